@@ -1,0 +1,102 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockcore
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"slices"
+)
+
+// HintLen is the length in bytes of libknock's key hints.
+const HintLen = 8
+
+// Credential is one libknock secret of one client, ready for use.
+type Credential struct {
+	Client *Client
+	Secret Secret
+	// MAC is HMAC-SHA256 under the secret.
+	MAC MAC
+}
+
+// Keyring holds the clients of one configuration. It is immutable: a change of
+// clients is a new Keyring.
+type Keyring struct {
+	clients map[string]*Client
+	ids     []string
+	creds   []Credential
+	apiKeys map[[sha256.Size]byte]*Client
+}
+
+// NewKeyring checks the clients and prepares their credentials. IDs must be
+// unique, and no two clients may share an API key. Clients that share a secret
+// are told apart by the ID inside the frame, as libknock does.
+func NewKeyring(clients []*Client) (*Keyring, error) {
+	k := &Keyring{
+		clients: make(map[string]*Client, len(clients)),
+		apiKeys: make(map[[sha256.Size]byte]*Client),
+	}
+	for _, c := range slices.SortedFunc(slices.Values(clients), func(a, b *Client) int { return cmp.Compare(a.ID, b.ID) }) {
+		if err := c.Validate(); err != nil {
+			return nil, err
+		}
+		if k.clients[c.ID] != nil {
+			return nil, fmt.Errorf("client %s is defined twice", c.ID)
+		}
+		k.clients[c.ID] = c
+		k.ids = append(k.ids, c.ID)
+		for i, s := range c.Secrets {
+			if slices.ContainsFunc(c.Secrets[:i], s.Equal) {
+				return nil, fmt.Errorf("client %s has the same secret twice", c.ID)
+			}
+			k.creds = append(k.creds, Credential{Client: c, Secret: s, MAC: NewMAC(s.Bytes())})
+		}
+		for _, h := range c.APIKeyHashes {
+			if other := k.apiKeys[h]; other != nil {
+				return nil, fmt.Errorf("clients %s and %s have the same API key; give each its own", other.ID, c.ID)
+			}
+			k.apiKeys[h] = c
+		}
+	}
+	return k, nil
+}
+
+// Len is the number of clients.
+func (k *Keyring) Len() int { return len(k.ids) }
+
+// Client finds a client by its ID, nil if there is none.
+func (k *Keyring) Client(id string) *Client { return k.clients[id] }
+
+// Clients lists the clients sorted by ID.
+func (k *Keyring) Clients() []*Client {
+	list := make([]*Client, len(k.ids))
+	for i, id := range k.ids {
+		list[i] = k.clients[id]
+	}
+	return list
+}
+
+// Credentials are the libknock credentials of all clients, sorted by client ID.
+// Callers must not change the slice.
+func (k *Keyring) Credentials() []Credential { return k.creds }
+
+// Candidates appends to dst the credentials whose HMAC over msg starts with
+// hint (HintLen bytes): normally none or one. Each comparison takes constant
+// time and every credential is tried, so the time says nothing about which one
+// fits. It allocates only if dst must grow.
+func (k *Keyring) Candidates(s *MACScratch, msg, hint []byte, dst []*Credential) []*Credential {
+	for i := range k.creds {
+		c := &k.creds[i]
+		if subtle.ConstantTimeCompare(c.MAC.Sum(s, msg)[:HintLen], hint) == 1 {
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+// ClientByAPIKey finds the client of an API key, nil if there is none. The key
+// is looked up by its SHA-256 sum, so timing says nothing about its bytes.
+func (k *Keyring) ClientByAPIKey(key string) *Client { return k.apiKeys[sha256.Sum256([]byte(key))] }
