@@ -1,0 +1,205 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockcore
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// DefaultMaxGrants bounds the live grants of a State.
+const DefaultMaxGrants = 1 << 20
+
+// State is what outlives a configuration: live grants, spent nonces, admitted
+// streams. Several gatekeepers may use it, one after the other or, during a
+// reload, at the same time.
+type State struct {
+	Store Store
+	Table *Table
+
+	reg     *registry
+	streams streams
+	seed    maphash.Seed
+	// current is the gatekeeper of the running configuration: a grant that one of
+	// an older configuration makes meanwhile has to please it too.
+	current atomic.Pointer[Gatekeeper]
+	// locks order the changes of one window: what the firewall is told last is
+	// what the grants say last.
+	locks [64]sync.Mutex
+}
+
+// NewState makes a state over a store. maxGrants bounds the live grants; 0
+// means DefaultMaxGrants.
+func NewState(store Store, maxGrants int) *State {
+	if maxGrants <= 0 {
+		maxGrants = DefaultMaxGrants
+	}
+	table := NewTable()
+	return &State{Store: store, Table: table, reg: newRegistry(table, maxGrants), seed: maphash.MakeSeed()}
+}
+
+func (s *State) lock(t target) func() {
+	m := &s.locks[maphash.Comparable(s.seed, t)%uint64(len(s.locks))]
+	m.Lock()
+	return m.Unlock
+}
+
+// enter makes a grant live: in the registry, the firewall and the store. If the
+// firewall fails, everything is as before. renewed says that it took the place
+// of an equal one.
+func (s *State) enter(ctx context.Context, g *Grant, fw Firewall) (renewed bool, err error) {
+	defer s.lock(g.target())()
+	former, err := s.reg.put(g)
+	if err != nil {
+		return false, err
+	}
+	if fw != nil {
+		if err := s.window(ctx, g.target(), fw); err != nil {
+			if former != nil {
+				_, _ = s.reg.put(former)
+			} else {
+				s.reg.remove(g.ID)
+			}
+			return false, fmt.Errorf("%w: %w", ReasonFirewallError, err)
+		}
+	}
+	if err := s.Store.SaveGrant(ctx, g); err != nil {
+		// The grant stands: the owner is not locked out by a full disk. The store
+		// reports its own health.
+		return former != nil, nil
+	}
+	return former != nil, nil
+}
+
+// window makes the firewall's window what the live grants want. The caller
+// holds the target's lock.
+func (s *State) window(ctx context.Context, t target, fw Firewall) error {
+	w := Window{Prefix: t.prefix, Service: t.service, Expires: s.reg.windowEnd(t)}
+	if w.Expires.IsZero() {
+		return fw.Close(ctx, w)
+	}
+	return fw.Open(ctx, w)
+}
+
+// Grants lists the live grants that f accepts (nil: all), in no order, those of
+// admitted streams included. The grants must not be changed.
+func (s *State) Grants(f func(*Grant) bool) []*Grant {
+	return append(s.reg.list(f), s.streams.list(f)...)
+}
+
+// Revoke ends a grant before its time, with its window if nobody else holds it,
+// and the stream that it admitted. It reports whether there was such a grant; a
+// firewall that can't close the window is an error.
+func (g *Gatekeeper) Revoke(ctx context.Context, id GrantID, by string) (bool, error) {
+	grant := g.state.reg.remove(id)
+	if grant == nil {
+		if grant = g.state.streams.cut(id); grant == nil {
+			return false, nil
+		}
+		g.cfg.Observer.tell(Event{Kind: EventRevoked, Method: grant.Method, Source: grant.Source, Grant: grant, By: by})
+		return true, nil
+	}
+	err := g.finish(ctx, grant)
+	g.cfg.Observer.tell(Event{Kind: EventRevoked, Method: grant.Method, Source: grant.Source, Grant: grant, By: by})
+	return true, err
+}
+
+// finish closes what a removed grant kept open.
+func (g *Gatekeeper) finish(ctx context.Context, grant *Grant) error {
+	defer g.state.lock(grant.target())()
+	err := g.state.Store.DeleteGrant(ctx, grant.ID)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ReasonStoreError, err)
+	}
+	if fw := g.firewall(grant.Service); fw != nil {
+		if fwErr := g.state.window(ctx, grant.target(), fw); fwErr != nil {
+			err = fmt.Errorf("%w: %w", ReasonFirewallError, fwErr)
+		}
+	}
+	return err
+}
+
+// Sweep ends the grants that are over and returns how long until the next one
+// may be, at most an hour.
+func (g *Gatekeeper) Sweep(ctx context.Context) time.Duration {
+	table := g.state.Table
+	for _, grant := range g.state.reg.expired(table.Now()) {
+		_ = g.finish(ctx, grant) // a firewall with kernel timeouts has closed by itself
+		g.cfg.Observer.tell(Event{Kind: EventExpired, Method: grant.Method, Source: grant.Source, Grant: grant})
+	}
+	wait := time.Hour
+	if at, ok := g.state.reg.next(); ok {
+		wait = min(wait, max(time.Millisecond, time.Duration(at-table.Now())))
+	}
+	return wait
+}
+
+// SetKeyring replaces the clients. Grants that the new clients could not have
+// are revoked and their streams cut; the number of those is returned.
+func (g *Gatekeeper) SetKeyring(ctx context.Context, k *Keyring) (revoked int, err error) {
+	if err := g.check(k); err != nil {
+		return 0, err
+	}
+	g.keyring.Store(k)
+	return g.prune(ctx), nil
+}
+
+// Activate makes g the gatekeeper of the running configuration. Grants that its
+// clients and services do not allow are revoked and their streams cut; the
+// number of those is returned.
+func (g *Gatekeeper) Activate(ctx context.Context) (revoked int) {
+	g.state.current.Store(g)
+	return g.prune(ctx)
+}
+
+// mayStand reports whether the grant's client and service still exist and the
+// one may reach the other.
+func (g *Gatekeeper) mayStand(grant *Grant) bool {
+	c := g.Keyring().Client(grant.Client)
+	return c != nil && g.services[grant.Service] != nil && c.MayReach(grant.Service)
+}
+
+// allowed asks the gatekeeper of the running configuration. It is called after
+// a grant became visible to prune: whichever of the two comes second sees the
+// other.
+func (s *State) allowed(grant *Grant) bool {
+	current := s.current.Load()
+	return current == nil || current.mayStand(grant)
+}
+
+func (g *Gatekeeper) prune(ctx context.Context) (revoked int) {
+	for _, grant := range g.state.Grants(nil) {
+		if g.mayStand(grant) {
+			continue
+		}
+		if ok, _ := g.Revoke(ctx, grant.ID, "client or service removed"); ok {
+			revoked++
+		}
+	}
+	return revoked
+}
+
+// Restore makes the grants live that the store kept from a former process, with
+// their windows. Grants that could not be made now are deleted.
+func (g *Gatekeeper) Restore(ctx context.Context) (restored int, err error) {
+	grants, err := g.state.Store.Grants(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("reading kept grants: %w", err)
+	}
+	for _, grant := range grants {
+		if !g.mayStand(grant) {
+			_ = g.state.Store.DeleteGrant(ctx, grant.ID)
+			continue
+		}
+		if _, err := g.state.enter(ctx, grant, g.firewall(grant.Service)); err != nil {
+			return restored, fmt.Errorf("restoring a grant of client %s for service %s: %w", grant.Client, grant.Service, err)
+		}
+		restored++
+	}
+	return restored, nil
+}
