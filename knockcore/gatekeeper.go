@@ -208,31 +208,14 @@ func (g *Gatekeeper) Admit(ctx context.Context, k Knock) ([]*Grant, error) {
 }
 
 func (g *Gatekeeper) admit(ctx context.Context, k *Knock) ([]*Grant, error) {
-	k.Source = plain(k.Source)
 	now := g.cfg.Now()
-	if err := g.mayKnock(k, now); err != nil {
-		return nil, err
-	}
-	services, err := g.wanted(k)
+	services, prefix, err := g.examine(k, now)
 	if err != nil {
 		return nil, err
-	}
-	prefix, err := g.prefix(k)
-	if err != nil {
-		return nil, err
-	}
-	window := k.Window
-	if window <= 0 {
-		window = g.cfg.Window
-	}
-	if !k.Time.IsZero() {
-		if err := inTime(k.Time, now, window); err != nil {
-			return nil, err
-		}
 	}
 	if k.Replay != (ReplayKey{}) {
 		n := Nonce{Key: k.Replay, Client: k.Client.ID, Time: k.Time}
-		if err := g.state.Store.Spend(ctx, n, now, window); err != nil {
+		if err := g.state.Store.Spend(ctx, n, now, k.Window); err != nil {
 			return nil, err
 		}
 	}
@@ -244,6 +227,39 @@ func (g *Gatekeeper) admit(ctx context.Context, k *Knock) ([]*Grant, error) {
 	default:
 		return g.open(ctx, k, services, prefix, now)
 	}
+}
+
+// Preview reports whether Admit would get as far as spending the nonce, without
+// any effect: for matchers, which may be asked many times. The services are
+// those that the knock is for.
+func (g *Gatekeeper) Preview(k Knock) ([]*Service, error) {
+	services, _, err := g.examine(&k, g.cfg.Now())
+	if err == nil && k.Replay != (ReplayKey{}) && g.state.Store.Seen(k.Replay) {
+		err = ReasonReplay
+	}
+	return services, err
+}
+
+// examine makes every check that has no effect. It fills in the knock's
+// defaults.
+func (g *Gatekeeper) examine(k *Knock, now time.Time) (services []*Service, prefix netip.Prefix, err error) {
+	k.Source = plain(k.Source)
+	if k.Window <= 0 {
+		k.Window = g.cfg.Window
+	}
+	if err = g.mayKnock(k, now); err != nil {
+		return nil, prefix, err
+	}
+	if services, err = g.wanted(k); err != nil {
+		return nil, prefix, err
+	}
+	if prefix, err = g.prefix(k); err != nil {
+		return nil, prefix, err
+	}
+	if !k.Time.IsZero() {
+		err = inTime(k.Time, now, k.Window)
+	}
+	return services, prefix, err
 }
 
 // mayKnock checks what the client may do, whatever the knock is for.
