@@ -5,43 +5,85 @@ package knockcore
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 )
 
-// Window is an opening in a firewall: a prefix may reach a service until it
-// expires.
+// Window is an opening in a firewall: whoever is in Prefix reaches the service
+// until Expires. Windows are equal if prefix and service are; which grants keep
+// a window open is the gatekeeper's business.
 type Window struct {
-	Prefix  netip.Prefix
+	// Prefix is whom it opens for: an address (/32, /128) or wider.
+	Prefix netip.Prefix
+	// Service is the name of the service.
 	Service string
+	// Expires is when it closes. Windows to open must have it; a listed window
+	// without it was opened by somebody else, for good.
 	Expires time.Time
 }
 
-// Firewall makes windows real. Calls may come from many goroutines and carry a
-// deadline.
+// Firewall keeps services closed but for windows. All methods may be called
+// concurrently. They return when the kernel, or whoever keeps the windows, has
+// done what was asked, or with the error of exactly that call.
 type Firewall interface {
-	// Setup closes the services and adopts the windows that a former process
-	// left. It is idempotent; a changed list of services replaces the old one
-	// without a moment in which a service stands open or a window of a remaining
-	// service is lost.
+	// Setup closes the services. It is idempotent; it adopts what an earlier
+	// process left, and a changed list takes effect without a moment in which
+	// anything is open that should not be, or closed that should not be: windows
+	// of services that remain stay.
 	Setup(ctx context.Context, services []*Service) error
-	// Open adds windows, or moves the expiry (later or sooner) of equal ones.
+	// Open opens windows, and moves the expiry of those that are open, to later
+	// or to sooner. All windows of one call open, or it returns an error.
 	Open(ctx context.Context, windows ...Window) error
-	// Close ends windows; absent ones are not an error.
+	// Close closes windows. To close what is not open is no error.
 	Close(ctx context.Context, windows ...Window) error
-	// List tells what is really open.
+	// List returns the windows that are really open, in no order.
 	List(ctx context.Context) ([]Window, error)
-	// Stop ends the firewall's work and leaves things as mode says.
+	// Stop ends the firewall's work; services stay closed unless mode is
+	// ExitRemove. Calling it again, or without Setup, does nothing.
 	Stop(ctx context.Context, mode ExitMode) error
 }
 
-// ExitMode is what a firewall leaves behind. No mode but ExitRemove opens what
-// was closed.
+// Checker is a Firewall that can tell whether it still stands as set up.
+type Checker interface {
+	Check(ctx context.Context) error
+}
+
+// Healer is a Firewall that mends what others break, and counts it.
+type Healer interface {
+	// Heals is how often it was broken and mended.
+	Heals() uint64
+}
+
+// ExitMode says what becomes of a firewall when we stop.
 type ExitMode uint8
 
-// The exit modes.
+// The modes.
 const (
-	ExitClose  ExitMode = iota // ends windows; services stay closed
-	ExitKeep                   // lets windows run out; services stay closed
-	ExitRemove                 // takes everything of ours away
+	// ExitClose ends all windows; services stay closed.
+	ExitClose ExitMode = iota
+	// ExitKeep lets windows run out; services stay closed.
+	ExitKeep
+	// ExitRemove takes everything of ours away; services are open to everybody.
+	ExitRemove
 )
+
+var exitModeNames = [...]string{"close", "keep", "remove"}
+
+// String returns "close", "keep" or "remove".
+func (m ExitMode) String() string {
+	if int(m) < len(exitModeNames) {
+		return exitModeNames[m]
+	}
+	return "unknown"
+}
+
+// ParseExitMode reads what String writes.
+func ParseExitMode(s string) (ExitMode, error) {
+	for i, name := range exitModeNames {
+		if s == name {
+			return ExitMode(i), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown exit mode %q; expect close, keep or remove", s)
+}
