@@ -3,7 +3,9 @@
 
 package wire
 
-// A pattern is how a stream of another protocol begins: one range of values for
+import "math"
+
+// A foreignPattern is how a stream of another protocol begins: one range of values for
 // each byte.
 type foreignPattern []struct{ low, high byte }
 
@@ -31,14 +33,11 @@ func foreignText(s string) foreignPattern {
 	return p
 }
 
-// foreignMaxLen is more than any pattern has.
-const foreignMaxLen = v2PrefixLen
-
 // beginsForeign reports whether a stream that begins with head is TLS, HTTP or
 // SSH for sure. If it is not, need is the least number of bytes after which it
-// could be, foreignMaxLen if it cannot be any more.
+// could be, math.MaxInt if it cannot be any more.
 func beginsForeign(head []byte) (foreign bool, need int) {
-	need = foreignMaxLen
+	need = math.MaxInt
 	for _, p := range foreignPatterns {
 		if n := min(len(head), len(p)); p.fits(head[:n]) {
 			if n == len(p) {
