@@ -190,6 +190,12 @@ func (r *registry) windowEnd(t target) time.Time {
 	return end
 }
 
+func (r *registry) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.grants)
+}
+
 // list returns the grants that f accepts.
 func (r *registry) list(f func(*Grant) bool) []*Grant {
 	r.mu.Lock()

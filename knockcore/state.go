@@ -92,6 +92,9 @@ func (s *State) Grants(f func(*Grant) bool) []*Grant {
 	return append(s.reg.list(f), s.streams.list(f)...)
 }
 
+// Len is the number of live grants, those of admitted streams included.
+func (s *State) Len() int { return s.reg.len() + s.streams.len() }
+
 // Revoke ends a grant before its time, with its window if nobody else holds it,
 // and the stream that it admitted. It reports whether there was such a grant; a
 // firewall that can't close the window is an error.

@@ -63,6 +63,9 @@ func (m *MemoryStore) Spend(_ context.Context, n Nonce, now time.Time, window ti
 // Seen implements Store.
 func (m *MemoryStore) Seen(key ReplayKey) bool { return m.Guard.Seen(key) }
 
+// Nonces is the number of nonces remembered.
+func (m *MemoryStore) Nonces() int { return m.Guard.Len() }
+
 // SaveGrant implements Store.
 func (m *MemoryStore) SaveGrant(_ context.Context, g *Grant) error {
 	m.mu.Lock()

@@ -49,6 +49,12 @@ func (s *streams) list(f func(*Grant) bool) []*Grant {
 	return found
 }
 
+func (s *streams) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.live)
+}
+
 func (s *streams) cut(id GrantID) *Grant {
 	s.mu.Lock()
 	st, ok := s.live[id]

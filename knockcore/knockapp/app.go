@@ -1,0 +1,295 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package knockapp is the Caddy app `knock`: the clients and services, and the
+// gatekeeper that every other knock module asks. It is the only package below
+// knockcore that imports Caddy.
+package knockapp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/knockserver"
+)
+
+func init() { caddy.RegisterModule(new(App)) }
+
+// App is the heart of caddy-knock: it knows who may knock (clients) and what is
+// protected (services), and turns knocks into grants. Other modules, such as the
+// layer4 handler `knock`, ask it.
+type App struct {
+	// Clients are those who may knock. IDs must be unique.
+	Clients []*Client `json:"clients,omitempty"`
+
+	// Services are what is protected. Names must be unique.
+	Services []*Service `json:"services,omitempty"`
+
+	// Methods lists the knock methods that are enabled. Default: all. A client's
+	// own list narrows it further. Places that accept knocks (the layer4 modules,
+	// sources) enable methods on their own; both must agree.
+	Methods []string `json:"methods,omitempty"`
+
+	// TimeWindow is by how much the time inside a frame may differ from this
+	// host's clock, either way, both ends included. Default: 30s.
+	TimeWindow caddy.Duration `json:"time_window,omitempty"`
+
+	// SessionWait is how long a TCP frame for a service with `require_session`
+	// waits for a knock that is still on its way. Default: 1s; negative: not at
+	// all.
+	SessionWait caddy.Duration `json:"session_wait,omitempty"`
+
+	// AllowLocal lets knocks open for loopback addresses and addresses of this
+	// host itself. Usually such a source means that something in front hides the
+	// clients' addresses (Docker's userland proxy, say), and one knock would open
+	// for everybody behind it. Default: false.
+	AllowLocal bool `json:"allow_local,omitempty"`
+
+	// InsecureFileMode accepts key files that others may read, as container
+	// secrets often are. Default: false.
+	InsecureFileMode bool `json:"insecure_file_mode,omitempty"`
+
+	// MaxPending bounds, over all listeners, the TCP streams that are undecided:
+	// accepted, but neither admitted nor known to be a stranger's. When it is
+	// reached, the one that has waited longest is treated as a stranger at once.
+	// Default: an eighth of the process's file limit.
+	MaxPending int `json:"max_pending,omitempty"`
+
+	// MaxGrants bounds the live grants. Default: 1048576.
+	MaxGrants int `json:"max_grants,omitempty"`
+
+	// Store is what keeps spent nonces and grants. Default: memory.
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=knock.stores inline_key=store"`
+
+	// Firewalls open windows for grants, by name; services name the one they use.
+	FirewallsRaw caddy.ModuleMap `json:"firewalls,omitempty" caddy:"namespace=knock.firewalls"`
+
+	logger  *zap.Logger
+	config  knockcore.Config
+	store   StoreConverter
+	metrics *metrics
+
+	started chan struct{} // closed when gate is set
+	gate    *knockcore.Gatekeeper
+	live    *live
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	refused refusalLog
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "knock",
+		New: func() caddy.Module { return &App{started: make(chan struct{})} },
+	}
+}
+
+// Provision reads the configuration: keys, names, guest modules. It touches
+// nothing outside, so that `caddy validate` may run as anybody.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	a.metrics = newMetrics(ctx.GetMetricsRegistry())
+	if err := a.loadStore(ctx); err != nil {
+		return err
+	}
+	cfg := knockcore.Config{
+		Window:      time.Duration(a.TimeWindow),
+		SessionWait: time.Duration(a.SessionWait),
+		Observer:    a.observe,
+	}
+	if a.TimeWindow < 0 {
+		return errors.New("time_window must not be negative")
+	}
+	methods, err := parseMethods(a.Methods)
+	if err != nil {
+		return fmt.Errorf("methods: %w", err)
+	}
+	cfg.Methods = methods
+	for _, s := range a.Services {
+		service, err := s.convert()
+		if err != nil {
+			return at(s.At, err)
+		}
+		cfg.Services = append(cfg.Services, service)
+	}
+	clients, err := a.convertClients(caddy.NewReplacer())
+	if err != nil {
+		return err
+	}
+	if cfg.Keyring, err = knockcore.NewKeyring(clients); err != nil {
+		return err
+	}
+	if cfg.Firewalls, err = a.loadFirewalls(ctx); err != nil {
+		return err
+	}
+	if !a.AllowLocal {
+		cfg.Local = newLocalAddrs().has
+	}
+	a.config = cfg
+	// A dry run over a state of its own finds what is wrong across clients,
+	// services and firewalls, while loading can still be refused.
+	_, err = knockcore.NewGatekeeper(cfg, knockcore.NewState(knockcore.NewMemoryStore(1), 1))
+	return err
+}
+
+// Start takes over the live state from the configuration before, if there was
+// one, and lets knocks in.
+func (a *App) Start() (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Stop())
+		}
+	}()
+	ctx, cancel := context.WithCancel(context.Background())
+	a.cancel = cancel
+	if a.live, err = acquireLive(a.store, a.MaxGrants); err != nil {
+		return err
+	}
+	gate, err := knockcore.NewGatekeeper(a.config, a.live.state)
+	if err != nil {
+		return err
+	}
+	if err := a.live.restore(ctx, gate); err != nil {
+		return err
+	}
+	gate.Activate(ctx)
+	a.gate = gate
+	close(a.started)
+	woken, done := a.live.sweeper()
+	a.running.Go(func() {
+		defer done()
+		a.sweep(ctx, woken)
+	})
+	return nil
+}
+
+// sweep ends grants when they are over.
+func (a *App) sweep(ctx context.Context, woken <-chan struct{}) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-woken:
+		case <-ctx.Done():
+			return
+		}
+		timer.Reset(a.gate.Sweep(ctx))
+	}
+}
+
+// Stop ends this configuration's work. Live state goes on in the next one.
+func (a *App) Stop() error {
+	if a.cancel != nil {
+		a.cancel()
+	}
+	a.running.Wait()
+	live := a.live
+	a.live = nil
+	if live == nil {
+		return nil
+	}
+	return releaseLive(live)
+}
+
+// Cleanup stops an app whose Start failed, and is harmless otherwise.
+func (a *App) Cleanup() error { return a.Stop() }
+
+// Gatekeeper returns the gatekeeper of this configuration. Routes may run before
+// this app has started: then it waits, until ctx is done.
+func (a *App) Gatekeeper(ctx context.Context) (*knockcore.Gatekeeper, error) {
+	select {
+	case <-a.started:
+		return a.gate, nil
+	default:
+	}
+	select {
+	case <-a.started:
+		return a.gate, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for the knock app to start: %w", ctx.Err())
+	}
+}
+
+// Running returns the gatekeeper if the app has started, otherwise nil; it never
+// waits.
+func (a *App) Running() *knockcore.Gatekeeper {
+	select {
+	case <-a.started:
+		return a.gate
+	default:
+		return nil
+	}
+}
+
+// CheckNames reports the first of the services and clients that is not
+// configured, for modules that name some.
+func (a *App) CheckNames(services, clients []string) error {
+	for _, name := range services {
+		if !slices.ContainsFunc(a.config.Services, func(s *knockcore.Service) bool { return s.Name == name }) {
+			return fmt.Errorf("there is no service %q; define it in the knock block with `service %s tcp/PORT`", name, name)
+		}
+	}
+	for _, id := range clients {
+		if a.config.Keyring.Client(id) == nil {
+			return fmt.Errorf("there is no client %q; define it in the knock block with `client %s`", id, id)
+		}
+	}
+	return nil
+}
+
+// Keyring returns the clients of the configuration as it was loaded, for checks
+// while other modules provision.
+func (a *App) Keyring() *knockcore.Keyring { return a.config.Keyring }
+
+// Pending is the process-wide bound on undecided streams.
+func (a *App) Pending() *knockserver.Pending { return sharedPending(a.MaxPending) }
+
+// Of finds the app in the configuration that is being loaded.
+func Of(ctx caddy.Context) (*App, error) {
+	mod, err := ctx.AppIfConfigured("knock")
+	if errors.Is(err, caddy.ErrNotConfigured) {
+		return nil, errors.New("there are no clients and services: add a `knock` block to the global options")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return mod.(*App), nil
+}
+
+func parseMethods(names []string) (knockcore.MethodSet, error) {
+	var set knockcore.MethodSet
+	for _, name := range names {
+		m, err := knockcore.ParseMethod(name)
+		if err != nil {
+			return 0, err
+		}
+		set |= knockcore.NewMethodSet(m)
+	}
+	return set, nil
+}
+
+// at puts a place in the Caddyfile in front of an error.
+func at(place string, err error) error {
+	if place == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", place, err)
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,324 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockapp
+
+import (
+	"encoding/json"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+)
+
+func init() { httpcaddyfile.RegisterGlobalOption("knock", parseGlobalOption) }
+
+// parseGlobalOption reads the `knock` global option. Syntax: see
+// App.UnmarshalCaddyfile. Several blocks, from imported files say, add up.
+func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
+	app := new(App)
+	if existing != nil {
+		prior, ok := existing.(httpcaddyfile.App)
+		if !ok {
+			return nil, d.Errf("knock was configured before in another way (%T)", existing)
+		}
+		if err := json.Unmarshal(prior.Value, app); err != nil {
+			return nil, d.WrapErr(err)
+		}
+	}
+	if err := app.UnmarshalCaddyfile(d); err != nil {
+		return nil, err
+	}
+	return httpcaddyfile.App{Name: "knock", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+// UnmarshalCaddyfile reads the app's block. Syntax:
+//
+//	knock {
+//		client <id> {
+//			...
+//		}
+//		service <name> <port...> {
+//			...
+//		}
+//		methods <method...>
+//		time_window <duration>
+//		session_wait <duration>|off
+//		store <name> {
+//			...
+//		}
+//		firewall <name> {
+//			...
+//		}
+//		max_pending <count>
+//		max_grants <count>
+//		allow_local
+//		insecure_file_mode
+//	}
+func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the option's name
+	if d.CountRemainingArgs() > 0 {
+		return d.Errf("knock takes no argument; open a block after it")
+	}
+	opts := NewOptions(d)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch d.Val() {
+		case "client":
+			err = a.unmarshalClient(d)
+		case "service":
+			err = a.unmarshalService(d)
+		case "methods":
+			err = unmarshalMethods(opts, d, &a.Methods)
+		case "time_window":
+			err = opts.Duration(&a.TimeWindow)
+		case "session_wait":
+			err = a.unmarshalSessionWait(opts, d)
+		case "store":
+			err = a.unmarshalStore(opts, d)
+		case "firewall":
+			err = a.unmarshalFirewall(d)
+		case "max_pending":
+			err = opts.Positive(&a.MaxPending)
+		case "max_grants":
+			err = opts.Positive(&a.MaxGrants)
+		case "allow_local":
+			err = opts.Flag(&a.AllowLocal)
+		case "insecure_file_mode":
+			err = opts.Flag(&a.InsecureFileMode)
+		default:
+			err = opts.Unknown("client", "service", "methods", "time_window", "session_wait", "store", "firewall",
+				"max_pending", "max_grants", "allow_local", "insecure_file_mode")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unmarshalClient reads a client. Syntax:
+//
+//	client <id> {
+//		secret <secret...>
+//		services all|<name...>
+//		ttl <duration>
+//		max_ttl <duration>
+//		expires <date|time>
+//		from <address|prefix|private_ranges...>
+//		methods <method...>
+//	}
+func (a *App) unmarshalClient(d *caddyfile.Dispenser) error {
+	c := &Client{At: Place(d)}
+	if d.CountRemainingArgs() != 1 {
+		return d.Errf("client takes one argument, its ID, got %d", d.CountRemainingArgs())
+	}
+	d.NextArg()
+	c.ID = d.Val()
+	if err := knockcore.ValidateID(c.ID); err != nil {
+		return d.Errf("client %q: %v", c.ID, err)
+	}
+	for _, other := range a.Clients {
+		if other.ID == c.ID {
+			return d.Errf("client %s is defined twice (first at %s); put all its secrets into one block", c.ID, other.At)
+		}
+	}
+	opts := NewOptions(d)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch d.Val() {
+		case "secret":
+			first := len(c.Secrets)
+			if err = opts.List(&c.Secrets); err == nil {
+				err = checkLiterals(d, c.Secrets[first:])
+			}
+		case "services":
+			err = unmarshalServices(opts, d, c)
+		case "ttl":
+			err = opts.Duration(&c.TTL)
+		case "max_ttl":
+			err = opts.Duration(&c.MaxTTL)
+		case "expires":
+			if err = opts.Text(&c.Expires); err == nil {
+				_, err = parseExpires(c.Expires)
+				err = wrapErr(d, err)
+			}
+		case "from":
+			first := len(c.From)
+			if err = opts.List(&c.From); err == nil {
+				_, err = parsePrefixes(c.From[first:])
+				err = wrapErr(d, err)
+			}
+		case "methods":
+			err = unmarshalMethods(opts, d, &c.Methods)
+		default:
+			err = opts.Unknown("secret", "services", "ttl", "max_ttl", "expires", "from", "methods")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	a.Clients = append(a.Clients, c)
+	return nil
+}
+
+// checkLiterals finds weak secrets while the line is known; those behind
+// placeholders are checked when the configuration is loaded.
+func checkLiterals(d *caddyfile.Dispenser, secrets []string) error {
+	for _, text := range secrets {
+		if !isLiteral(text) {
+			continue
+		}
+		secret, err := knockcore.ParseSecret(text)
+		if err == nil {
+			err = secret.Strong()
+		}
+		if err != nil {
+			return d.WrapErr(err)
+		}
+	}
+	return nil
+}
+
+func unmarshalServices(opts *Options, d *caddyfile.Dispenser, c *Client) error {
+	var names []string
+	if err := opts.List(&names); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name == "all" {
+			if len(names) > 1 {
+				return d.Errf("services: `all` stands alone")
+			}
+			c.AllServices = true
+			return nil
+		}
+	}
+	c.Services = append(c.Services, names...)
+	return nil
+}
+
+// unmarshalService reads a service. Syntax:
+//
+//	service <name> <port...> {
+//		open_for <duration>
+//		max_open <duration>
+//		require_session
+//		firewall <name>
+//		on_expire drain|cut
+//	}
+func (a *App) unmarshalService(d *caddyfile.Dispenser) error {
+	s := &Service{At: Place(d)}
+	args := d.RemainingArgs()
+	if len(args) < 2 {
+		return d.Errf("service takes a name and at least one port, such as `service ssh tcp/2222`")
+	}
+	s.Name, s.Ports = args[0], args[1:]
+	for _, other := range a.Services {
+		if other.Name == s.Name {
+			return d.Errf("service %s is defined twice (first at %s)", s.Name, other.At)
+		}
+	}
+	opts := NewOptions(d)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch d.Val() {
+		case "open_for":
+			err = opts.Duration(&s.OpenFor)
+		case "max_open":
+			err = opts.Duration(&s.MaxOpen)
+		case "require_session":
+			err = opts.Flag(&s.RequireSession)
+		case "firewall":
+			err = opts.Text(&s.Firewall)
+		case "on_expire":
+			err = opts.Text(&s.OnExpire)
+		default:
+			err = opts.Unknown("open_for", "max_open", "require_session", "firewall", "on_expire")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if _, err := s.convert(); err != nil {
+		return d.WrapErr(err)
+	}
+	a.Services = append(a.Services, s)
+	return nil
+}
+
+func unmarshalMethods(opts *Options, d *caddyfile.Dispenser, to *[]string) error {
+	if err := opts.List(to); err != nil {
+		return err
+	}
+	_, err := parseMethods(*to)
+	return wrapErr(d, err)
+}
+
+func (a *App) unmarshalSessionWait(opts *Options, d *caddyfile.Dispenser) error {
+	if d.CountRemainingArgs() == 1 {
+		d.NextArg()
+		if d.Val() == "off" {
+			a.SessionWait = -1
+			return nil
+		}
+		d.Prev()
+	}
+	return opts.Duration(&a.SessionWait)
+}
+
+func (a *App) unmarshalStore(opts *Options, d *caddyfile.Dispenser) error {
+	if err := opts.Once(); err != nil {
+		return err
+	}
+	raw, _, err := guestModule(d, "knock.stores.", "store")
+	a.StoreRaw = raw
+	return err
+}
+
+func (a *App) unmarshalFirewall(d *caddyfile.Dispenser) error {
+	raw, name, err := guestModule(d, "knock.firewalls.", "")
+	if err != nil {
+		return err
+	}
+	if a.FirewallsRaw[name] != nil {
+		return d.Errf("firewall %s is configured twice", name)
+	}
+	if a.FirewallsRaw == nil {
+		a.FirewallsRaw = make(caddy.ModuleMap)
+	}
+	a.FirewallsRaw[name] = raw
+	return nil
+}
+
+// guestModule reads `<option> <module> …`; with an inline key its JSON names the
+// module.
+func guestModule(d *caddyfile.Dispenser, namespace, inlineKey string) (json.RawMessage, string, error) {
+	option := d.Val()
+	if !d.NextArg() {
+		return nil, "", d.Errf("option %s takes the name of a module of %s*", option, namespace)
+	}
+	name := d.Val()
+	mod, err := caddyfile.UnmarshalModule(d, namespace+name)
+	if err != nil {
+		return nil, "", err
+	}
+	if inlineKey == "" {
+		return caddyconfig.JSON(mod, nil), name, nil
+	}
+	return caddyconfig.JSONModuleObject(mod, inlineKey, name, nil), name, nil
+}
+
+// wrapErr adds file and line to an error, if there is one.
+func wrapErr(d *caddyfile.Dispenser, err error) error {
+	if err == nil {
+		return nil
+	}
+	return d.WrapErr(err)
+}
+
+// Interface guards
+var _ caddyfile.Unmarshaler = (*App)(nil)

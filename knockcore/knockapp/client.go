@@ -1,0 +1,169 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockapp
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+)
+
+// Client is who may knock.
+type Client struct {
+	// ID names the client: 1 to 255 bytes without blanks. libknock clients send
+	// it, in hashed form, inside each frame.
+	ID string `json:"id"`
+
+	// Secrets are the client's libknock secrets: `base64:…`, `hex:…` or text, at
+	// least 16 bytes each. Placeholders such as `{file./run/credentials/alice}`
+	// and `{env.ALICE}` are replaced when the configuration is loaded; an empty
+	// one is an error. Name several during a rotation: each is accepted.
+	Secrets []string `json:"secrets,omitempty"`
+
+	// Services lists the services that the client may reach. Default: none.
+	Services []string `json:"services,omitempty"`
+
+	// AllServices lets the client reach every service, also those added later.
+	AllServices bool `json:"all_services,omitempty"`
+
+	// TTL is how long a grant lasts if the knock does not ask for a length.
+	// Default: the service's `open_for`.
+	TTL caddy.Duration `json:"ttl,omitempty"`
+
+	// MaxTTL caps the length that a knock may ask for. Default: the service's
+	// `max_open` alone.
+	MaxTTL caddy.Duration `json:"max_ttl,omitempty"`
+
+	// Expires is when the client stops being one: a date (2027-01-01, which means
+	// its first moment in UTC) or a time in RFC 3339. Default: never.
+	Expires string `json:"expires,omitempty"`
+
+	// From lists the addresses and prefixes that the client may knock from.
+	// Default: anywhere.
+	From []string `json:"from,omitempty"`
+
+	// Methods lists the methods that the client may use. Default: all that are
+	// enabled.
+	Methods []string `json:"methods,omitempty"`
+
+	// At is where the client stands in the Caddyfile, as `file:line`. The Caddyfile
+	// adapter sets it; it only appears in error messages.
+	At string `json:"at,omitempty"`
+}
+
+// convertClients expands and checks the configured clients.
+func (a *App) convertClients(repl *caddy.Replacer) ([]*knockcore.Client, error) {
+	var clients []*knockcore.Client
+	seen := make(map[string]string)
+	for _, c := range a.Clients {
+		if first, twice := seen[c.ID]; twice {
+			if first != "" {
+				first = " (first at " + first + ")"
+			}
+			return nil, at(c.At, fmt.Errorf("client %s is defined twice%s; put all its secrets into one block", c.ID, first))
+		}
+		seen[c.ID] = c.At
+		client, err := c.convert(repl, a.InsecureFileMode)
+		if err != nil {
+			return nil, at(c.At, fmt.Errorf("client %s: %w", c.ID, err))
+		}
+		for _, name := range c.Services {
+			if !slices.ContainsFunc(a.Services, func(s *Service) bool { return s.Name == name }) {
+				return nil, at(c.At, fmt.Errorf("client %s: there is no service %q; define it with `service %s tcp/PORT`", c.ID, name, name))
+			}
+		}
+		if slices.ContainsFunc(c.Secrets, isLiteral) && a.logger != nil {
+			a.logger.Warn("secret stands in the configuration itself, where `caddy adapt`, the admin API's /config/ and autosave.json show it; put it in a file and write {file./path}, or {env.NAME}",
+				zap.String("client", c.ID))
+		}
+		clients = append(clients, client)
+	}
+	return clients, nil
+}
+
+func (c *Client) convert(repl *caddy.Replacer, insecureFiles bool) (*knockcore.Client, error) {
+	client := &knockcore.Client{
+		ID: c.ID, Services: c.Services, AllServices: c.AllServices,
+		TTL: time.Duration(c.TTL), MaxTTL: time.Duration(c.MaxTTL),
+	}
+	if c.TTL < 0 || c.MaxTTL < 0 {
+		return nil, fmt.Errorf("ttl and max_ttl must not be negative")
+	}
+	for i, text := range c.Secrets {
+		secret, err := expandSecret(repl, text, insecureFiles)
+		if err == nil {
+			err = secret.Strong()
+		}
+		if err != nil {
+			if len(c.Secrets) > 1 {
+				return nil, fmt.Errorf("secret %d: %w", i+1, err)
+			}
+			return nil, fmt.Errorf("secret: %w", err)
+		}
+		client.Secrets = append(client.Secrets, secret)
+	}
+	var err error
+	if client.Expires, err = parseExpires(c.Expires); err != nil {
+		return nil, err
+	}
+	if client.From, err = parsePrefixes(c.From); err != nil {
+		return nil, fmt.Errorf("from: %w", err)
+	}
+	if client.Methods, err = parseMethods(c.Methods); err != nil {
+		return nil, fmt.Errorf("methods: %w", err)
+	}
+	return client, client.Validate()
+}
+
+func parseExpires(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if t, err := time.Parse(time.DateOnly, s); err == nil {
+		return t, nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, fmt.Errorf("expires %q is neither a date such as 2027-01-31 nor a time such as 2027-01-31T18:00:00Z", s)
+	}
+	return t, nil
+}
+
+// parsePrefixes reads addresses and prefixes; host bits are refused, because
+// they are usually a slip.
+func parsePrefixes(list []string) ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	for _, s := range list {
+		if s == "private_ranges" {
+			for _, p := range privateRanges {
+				prefixes = append(prefixes, netip.MustParsePrefix(p))
+			}
+			continue
+		}
+		if addr, err := netip.ParseAddr(s); err == nil {
+			prefixes = append(prefixes, knockcore.AddrPrefix(addr))
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is neither an address nor a prefix such as 203.0.113.0/24", s)
+		}
+		if p != p.Masked() {
+			return nil, fmt.Errorf("%q has bits behind the prefix; did you mean %v?", s, p.Masked())
+		}
+		prefixes = append(prefixes, knockcore.NormalPrefix(p))
+	}
+	return prefixes, nil
+}
+
+// privateRanges are what Caddy means by private_ranges.
+var privateRanges = []string{
+	"192.168.0.0/16", "172.16.0.0/12", "10.0.0.0/8", "127.0.0.0/8", "fd00::/8", "::1/128",
+}

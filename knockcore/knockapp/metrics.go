@@ -1,0 +1,98 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockapp
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+)
+
+const (
+	metricsNamespace = "caddy"
+	metricsSubsystem = "knock"
+)
+
+// metrics are process-lived, so that counters go on over reloads; they are
+// registered in the registry of each configuration. Labels come from enums and
+// configuration, never from the wire.
+type metrics struct {
+	knocks  *prometheus.CounterVec
+	grants  *prometheus.CounterVec
+	ended   *prometheus.CounterVec
+	live    prometheus.GaugeFunc
+	nonces  prometheus.GaugeFunc
+	pending prometheus.GaugeFunc
+	evicted prometheus.CounterFunc
+}
+
+var processMetrics = &metrics{
+	knocks: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "knocks_total",
+		Help: "Knocks by method and reason; reason ok means granted.",
+	}, []string{"method", "reason"}),
+	grants: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "grants_total",
+		Help: "Grants made or renewed, by service and method.",
+	}, []string{"service", "method"}),
+	ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "grants_ended_total",
+		Help: "Grants that ended, by service and how: expired or revoked.",
+	}, []string{"service", "how"}),
+	live: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "grants",
+		Help: "Live grants, admitted streams included.",
+	}, func() float64 { return sumLive(func(s *knockcore.State) int { return s.Len() }) }),
+	nonces: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "replay_nonces",
+		Help: "Spent nonces that the replay guard remembers.",
+	}, func() float64 {
+		return sumLive(func(s *knockcore.State) int {
+			if counter, ok := s.Store.(interface{ Nonces() int }); ok {
+				return counter.Nonces()
+			}
+			return 0
+		})
+	}),
+	pending: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "streams_pending",
+		Help: "TCP streams that are undecided.",
+	}, func() float64 { n, _ := sumPending(); return n }),
+	evicted: prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "streams_evicted_total",
+		Help: "TCP streams that were decided early, because too many were undecided.",
+	}, func() float64 { _, n := sumPending(); return n }),
+}
+
+func newMetrics(registry *prometheus.Registry) *metrics {
+	m := processMetrics
+	for _, c := range []prometheus.Collector{m.knocks, m.grants, m.ended, m.live, m.nonces, m.pending, m.evicted} {
+		// Already registered by another module of this configuration: the same one.
+		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+			panic(err) // the collectors are fixed at compile time
+		}
+	}
+	return m
+}
+
+func sumLive(count func(*knockcore.State) int) float64 {
+	total := 0
+	lives.Range(func(_, value any) bool {
+		total += count(value.(*live).state)
+		return true
+	})
+	return float64(total)
+}
+
+func sumPending() (waiting, evicted float64) {
+	pendings.Lock()
+	defer pendings.Unlock()
+	for _, p := range pendings.bySize {
+		waiting += float64(p.Len())
+		evicted += float64(p.Evicted())
+	}
+	return waiting, evicted
+}

@@ -1,0 +1,102 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockapp
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+)
+
+// expandSecret replaces the placeholders in the configured text of a secret and
+// reads the result. A missing file, an unset variable or an unknown placeholder
+// is an error, never an empty secret. Errors name placeholders, not contents.
+func expandSecret(repl *caddy.Replacer, text string, insecureFiles bool) (knockcore.Secret, error) {
+	if err := checkPlaceholders(text, insecureFiles); err != nil {
+		return knockcore.Secret{}, err
+	}
+	expanded, err := repl.ReplaceOrErr(text, true, true)
+	if err != nil {
+		// Caddy's message names the placeholder only.
+		return knockcore.Secret{}, err
+	}
+	return knockcore.ParseSecret(strings.TrimSpace(expanded))
+}
+
+// isLiteral reports whether the text of a secret is the secret itself.
+func isLiteral(text string) bool { return !strings.Contains(text, "{") }
+
+// checkPlaceholders looks at what {file.*} and {env.*} placeholders name, for
+// better messages than an empty value gives.
+func checkPlaceholders(text string, insecureFiles bool) error {
+	for rest := text; ; {
+		_, after, found := strings.Cut(rest, "{")
+		if !found {
+			return nil
+		}
+		name, after, found := strings.Cut(after, "}")
+		if !found {
+			return nil
+		}
+		rest = after
+		if path, ok := strings.CutPrefix(name, "file."); ok {
+			if err := checkKeyFile(path, insecureFiles); err != nil {
+				return err
+			}
+		}
+		if variable, ok := strings.CutPrefix(name, "env."); ok {
+			if value, set := os.LookupEnv(variable); !set {
+				return fmt.Errorf("environment variable %s is not set", variable)
+			} else if value == "" {
+				return fmt.Errorf("environment variable %s is empty", variable)
+			}
+		}
+	}
+}
+
+// checkKeyFile refuses a key file that is missing, empty, or that others may
+// read: both the file's mode and that of every folder above it must let them.
+func checkKeyFile(path string, insecure bool) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("key file %s does not exist; make a secret with `caddy-knock keygen`", path)
+	}
+	if err != nil {
+		return fmt.Errorf("looking at key file: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("key file %s is not a regular file", path)
+	}
+	if info.Size() == 0 {
+		return fmt.Errorf("key file %s is empty", path)
+	}
+	if insecure || runtime.GOOS == "windows" || info.Mode().Perm()&0o004 == 0 {
+		return nil
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("looking at key file: %w", err)
+	}
+	for dir := filepath.Dir(abs); ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return fmt.Errorf("looking at the folder of a key file: %w", err)
+		}
+		if info.Mode().Perm()&0o001 == 0 {
+			return nil // nobody else gets this far
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	return fmt.Errorf("key file %s may be read by every user of this host: run `chmod 600 %s` (or set insecure_file_mode where that cannot be, as with container secrets)", path, path)
+}

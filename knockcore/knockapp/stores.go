@@ -1,0 +1,119 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockapp
+
+import (
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+)
+
+func init() { caddy.RegisterModule(new(MemoryStore)) }
+
+// StoreConverter is implemented by the modules of namespace knock.stores: they
+// hold configuration and make the engine.
+type StoreConverter interface {
+	// KnockStore returns the store's identity, the same for every configuration
+	// that means the same store, and how to open it. open is called when the app
+	// starts, once while any configuration uses the identity.
+	KnockStore() (key string, open func() (knockcore.Store, error))
+}
+
+// MemoryStore keeps spent nonces and grants in this process. They survive
+// reloads, but not a restart: then all grants are gone, and a frame of the last
+// time window could be accepted a second time.
+type MemoryStore struct {
+	// Nonces is how many spent nonces are remembered at most. When none of them is
+	// older than the time window, further knocks are refused. Default: 262144.
+	Nonces int `json:"nonces,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (*MemoryStore) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "knock.stores.memory", New: func() caddy.Module { return new(MemoryStore) }}
+}
+
+// KnockStore implements StoreConverter.
+func (m *MemoryStore) KnockStore() (string, func() (knockcore.Store, error)) {
+	return fmt.Sprintf("memory/%d", m.Nonces), func() (knockcore.Store, error) {
+		return knockcore.NewMemoryStore(m.Nonces), nil
+	}
+}
+
+// UnmarshalCaddyfile reads the store's options. Syntax:
+//
+//	memory {
+//		nonces <count>
+//	}
+func (m *MemoryStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the store's name
+	if d.CountRemainingArgs() > 0 {
+		return d.ArgErr()
+	}
+	opts := NewOptions(d)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch d.Val() {
+		case "nonces":
+			if err := opts.Positive(&m.Nonces); err != nil {
+				return err
+			}
+		default:
+			return opts.Unknown("nonces")
+		}
+	}
+	return nil
+}
+
+func (a *App) loadStore(ctx caddy.Context) error {
+	if a.StoreRaw == nil {
+		a.store = new(MemoryStore)
+		return nil
+	}
+	mod, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return fmt.Errorf("loading store module: %w", err)
+	}
+	store, ok := mod.(StoreConverter)
+	if !ok {
+		return fmt.Errorf("module %T is not a store", mod)
+	}
+	a.store = store
+	return nil
+}
+
+// FirewallConverter is implemented by the modules of namespace knock.firewalls.
+type FirewallConverter interface {
+	// KnockFirewall makes the engine.
+	KnockFirewall() (knockcore.Firewall, error)
+}
+
+func (a *App) loadFirewalls(ctx caddy.Context) (map[string]knockcore.Firewall, error) {
+	if len(a.FirewallsRaw) == 0 {
+		return nil, nil
+	}
+	mods, err := ctx.LoadModule(a, "FirewallsRaw")
+	if err != nil {
+		return nil, fmt.Errorf("loading firewall modules: %w", err)
+	}
+	firewalls := make(map[string]knockcore.Firewall)
+	for name, mod := range mods.(map[string]any) {
+		converter, ok := mod.(FirewallConverter)
+		if !ok {
+			return nil, fmt.Errorf("module %T is not a firewall", mod)
+		}
+		if firewalls[name], err = converter.KnockFirewall(); err != nil {
+			return nil, fmt.Errorf("firewall %s: %w", name, err)
+		}
+	}
+	return firewalls, nil
+}
+
+// Interface guards
+var (
+	_ StoreConverter        = (*MemoryStore)(nil)
+	_ caddyfile.Unmarshaler = (*MemoryStore)(nil)
+)

@@ -1,0 +1,214 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l4knock
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/mholt/caddy-l4/layer4"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
+)
+
+// frameOptions are the options of Frames.
+var frameOptions = []string{"methods", "hint_mode", "buckets", "max_attempts", "port"}
+
+// unmarshalOption reads one of frameOptions.
+func (f *Frames) unmarshalOption(opts *knockapp.Options, d *caddyfile.Dispenser) error {
+	switch d.Val() {
+	case "methods":
+		if err := opts.List(&f.Methods); err != nil {
+			return err
+		}
+		for _, name := range f.Methods {
+			m, err := knockcore.ParseMethod(name)
+			if err != nil {
+				return d.WrapErr(err)
+			}
+			if !m.IsFrame() {
+				return d.Errf("%s is not a frame inside a TCP stream; expect %v or %v", name, knockcore.MethodEnvelopeV2, knockcore.MethodFrameV1)
+			}
+		}
+		return nil
+	case "hint_mode":
+		if err := opts.Text(&f.HintMode); err != nil {
+			return err
+		}
+		if f.HintMode != "route-hint" && f.HintMode != "none" {
+			return d.Errf("hint_mode %q; expect route-hint or none", f.HintMode)
+		}
+		return nil
+	case "buckets":
+		var sizes []string
+		if err := opts.List(&sizes); err != nil {
+			return err
+		}
+		for _, size := range sizes {
+			n, err := strconv.Atoi(size)
+			if err != nil {
+				return d.Errf("buckets: %q is not a number of bytes", size)
+			}
+			f.Buckets = append(f.Buckets, n)
+		}
+		slices.Sort(f.Buckets)
+		return nil
+	case "max_attempts":
+		return opts.Positive(&f.MaxAttempts)
+	default:
+		var port int
+		if err := opts.Positive(&port); err != nil {
+			return err
+		}
+		if port > 65535 {
+			return d.Errf("port %d is greater than 65535", port)
+		}
+		f.Port = uint16(port)
+		return nil
+	}
+}
+
+// UnmarshalCaddyfile reads the handler. Syntax:
+//
+//	knock [<service>] {
+//		service <name>
+//		wait <duration>
+//		methods <method...>
+//		hint_mode route-hint|none
+//		buckets <bytes...>
+//		max_attempts <count>
+//		port <port>
+//		max_pending <count>
+//		max_strangers <count>
+//		admit {
+//			<handler...>
+//		}
+//	}
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the handler's name
+	h.At = knockapp.Place(d)
+	switch args := d.RemainingArgs(); len(args) {
+	case 0:
+	case 1:
+		h.Service = args[0]
+	default:
+		return d.Errf("knock takes one argument at most, the service, got %d", len(args))
+	}
+	opts := knockapp.NewOptions(d)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch name := d.Val(); {
+		case name == "service" && h.Service != "":
+			err = d.Errf("the service is named already: %s", h.Service)
+		case name == "service":
+			err = opts.Text(&h.Service)
+		case name == "wait":
+			err = opts.Duration(&h.Wait)
+		case name == "max_pending":
+			err = opts.Positive(&h.MaxPending)
+		case name == "max_strangers":
+			err = opts.Positive(&h.MaxStrangers)
+		case name == "admit":
+			err = h.unmarshalAdmit(opts, d)
+		case slices.Contains(frameOptions, name):
+			err = h.unmarshalOption(opts, d)
+		default:
+			err = opts.Unknown(append([]string{"service", "wait", "max_pending", "max_strangers", "admit"}, frameOptions...)...)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *Handler) unmarshalAdmit(opts *knockapp.Options, d *caddyfile.Dispenser) error {
+	if err := opts.Once(); err != nil {
+		return err
+	}
+	if d.CountRemainingArgs() > 0 {
+		return d.Errf("admit takes no argument; open a block of handlers after it")
+	}
+	if err := layer4.ParseCaddyfileNestedHandlers(d, &h.AdmitRaw); err != nil {
+		return err
+	}
+	if len(h.AdmitRaw) == 0 {
+		return d.Errf("admit has no handler; name one such as `proxy 127.0.0.1:22`")
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile reads the matcher. Syntax:
+//
+//	knock {
+//		services <name...>
+//		clients <id...>
+//		methods <method...>
+//		hint_mode route-hint|none
+//		buckets <bytes...>
+//		max_attempts <count>
+//		port <port>
+//	}
+func (m *Matcher) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the matcher's name
+	m.At = knockapp.Place(d)
+	if d.CountRemainingArgs() > 0 {
+		return d.Errf("the matcher knock takes no argument; open a block after it")
+	}
+	opts := knockapp.NewOptions(d)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch name := d.Val(); {
+		case name == "services":
+			err = opts.List(&m.Services)
+		case name == "clients":
+			err = opts.List(&m.Clients)
+		case slices.Contains(frameOptions, name):
+			err = m.unmarshalOption(opts, d)
+		default:
+			err = opts.Unknown(append([]string{"services", "clients"}, frameOptions...)...)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile reads the matcher. Syntax:
+//
+//	knocked [<service...>] {
+//		services <name...>
+//		clients <id...>
+//	}
+func (m *Knocked) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the matcher's name
+	m.At = knockapp.Place(d)
+	m.Services = d.RemainingArgs()
+	opts := knockapp.NewOptions(d)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch d.Val() {
+		case "services":
+			err = opts.List(&m.Services)
+		case "clients":
+			err = opts.List(&m.Clients)
+		default:
+			err = opts.Unknown("services", "clients")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddyfile.Unmarshaler = (*Handler)(nil)
+	_ caddyfile.Unmarshaler = (*Matcher)(nil)
+	_ caddyfile.Unmarshaler = (*Knocked)(nil)
+)

@@ -1,0 +1,168 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l4knock
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/mholt/caddy-l4/layer4"
+	"go.uber.org/zap"
+
+	"github.com/caddy-knock/caddy-knock/knockcore/knockserver"
+)
+
+func init() { caddy.RegisterModule(new(Handler)) }
+
+// Handler reads the head of a TCP stream and decides: a valid authentication
+// frame is consumed, its nonce is spent, the server proof is sent if the frame
+// asks for it, and the stream goes to the handlers of `admit`. Everything else
+// (no frame, one that is cut off, changed, old or replayed, silence, the end of
+// the stream, too many undecided streams) goes on to the next handler, the
+// cover, with all its bytes.
+//
+// Without `admit`, an admitted stream goes on to the next handler and everything
+// else is closed: the form for routes behind the matcher of the same name.
+//
+// These placeholders are set for admitted streams: `{l4.vars.knock.client}`,
+// `.service`, `.method`, `.session` and `.extensions` (hexadecimal), `.time`
+// (Unix milliseconds) and `.grant`.
+type Handler struct {
+	Frames
+
+	// Service is what the stream is for. Default: the service that lists the
+	// port which the frame names.
+	Service string `json:"service,omitempty"`
+
+	// Wait is how long a stream may take to deliver its frame. Default: 3s.
+	Wait caddy.Duration `json:"wait,omitempty"`
+
+	// MaxPending bounds the undecided streams of this handler, instead of the
+	// bound that all share. Default: the app's `max_pending`.
+	MaxPending int `json:"max_pending,omitempty"`
+
+	// MaxStrangers bounds the streams of this handler that are at the cover; more
+	// are closed. Each costs descriptors here and at the cover, and caddy-l4 stops
+	// accepting for good when they run out. Default: an eighth of the process's
+	// file limit.
+	MaxStrangers int `json:"max_strangers,omitempty"`
+
+	// Admit are the handlers for admitted streams.
+	AdmitRaw []json.RawMessage `json:"admit,omitempty" caddy:"namespace=layer4.handlers inline_key=handler"`
+
+	// At is where the handler stands in the Caddyfile, as `file:line`. The
+	// Caddyfile adapter sets it; it only appears in error messages.
+	At string `json:"at,omitempty"`
+
+	admit     layer4.Handler
+	strangers chan struct{}
+	logger    *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "layer4.handlers.knock", New: func() caddy.Module { return new(Handler) }}
+}
+
+// Provision sets the handler up.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	if err := h.provision(ctx); err != nil {
+		return placed(h.At, err)
+	}
+	if h.Service != "" {
+		if err := h.app.CheckNames([]string{h.Service}, nil); err != nil {
+			return placed(h.At, err)
+		}
+	}
+	h.checker.Service, h.checker.Wait = h.Service, time.Duration(h.Wait)
+	if h.MaxPending > 0 {
+		h.checker.Pending = knockserver.NewPending(h.MaxPending)
+	}
+	if h.MaxStrangers <= 0 {
+		h.MaxStrangers = knockserver.DefaultPending()
+	}
+	h.strangers = make(chan struct{}, h.MaxStrangers)
+	if h.AdmitRaw == nil {
+		return nil
+	}
+	mods, err := ctx.LoadModule(h, "AdmitRaw")
+	if err != nil {
+		return placed(h.At, fmt.Errorf("loading the handlers of admit: %w", err))
+	}
+	var handlers layer4.Handlers
+	for _, mod := range mods.([]any) {
+		handlers = append(handlers, mod.(layer4.NextHandler))
+	}
+	h.admit = handlers.Compile()
+	return nil
+}
+
+// Handle decides on a stream.
+func (h *Handler) Handle(cx *layer4.Connection, next layer4.Handler) error {
+	gate, err := h.gatekeeper(h.checker.Wait)
+	if err != nil {
+		return h.stranger(cx, next)
+	}
+	result := h.checker.Check(context.Background(), gate, cx, h.stream(cx, gate))
+	cx = unread(cx, result.Rest)
+	if result.Peer == nil {
+		if c := h.logger.Check(zap.DebugLevel, "not admitted"); c != nil {
+			c.Write(zap.Stringer("remote", cx.RemoteAddr()), zap.Error(result.Err))
+		}
+		return h.stranger(cx, next)
+	}
+	grant := result.Peer.Grant
+	release := gate.State().Track(grant, func() { _ = cx.Close() })
+	defer release()
+	setVars(cx, result.Peer)
+	if h.admit == nil {
+		return next.Handle(cx)
+	}
+	return h.admit.Handle(cx)
+}
+
+// stranger sends a stream to the cover. Behind a matcher there is none: it is
+// closed, by returning.
+func (h *Handler) stranger(cx *layer4.Connection, next layer4.Handler) error {
+	if h.admit == nil {
+		return nil
+	}
+	select {
+	case h.strangers <- struct{}{}:
+		defer func() { <-h.strangers }()
+		return next.Handle(cx)
+	default:
+		h.logger.Debug("too many strangers at the cover", zap.Stringer("remote", cx.RemoteAddr()))
+		return nil
+	}
+}
+
+func setVars(cx *layer4.Connection, peer *knockserver.Peer) {
+	cx.SetVar("knock.client", peer.Grant.Client)
+	cx.SetVar("knock.service", peer.Grant.Service)
+	cx.SetVar("knock.method", peer.Grant.Method.String())
+	cx.SetVar("knock.session", hex.EncodeToString(peer.Grant.Session))
+	cx.SetVar("knock.extensions", hex.EncodeToString(peer.Extensions))
+	cx.SetVar("knock.time", peer.Time.UnixMilli())
+	cx.SetVar("knock.grant", peer.Grant.ID.String())
+}
+
+// placed puts a place in the Caddyfile in front of an error, if there is one.
+func placed(place string, err error) error {
+	if place == "" || err == nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w", place, err)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner  = (*Handler)(nil)
+	_ layer4.NextHandler = (*Handler)(nil)
+)
