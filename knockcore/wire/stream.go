@@ -63,7 +63,7 @@ func (s *Stream) MaxNeed() int {
 // greatest bucket. What begins like TLS, HTTP or SSH is refused as soon as that
 // is sure.
 func (s *Stream) Check(buf []byte) Verdict {
-	if s.last.State == NeedMore && len(buf) >= s.last.Need {
+	if s.last.State == NeedMore {
 		s.last = s.check(buf)
 	}
 	return s.last

@@ -36,9 +36,9 @@ func (s State) String() string {
 // Verdict is what a stream's head amounts to.
 type Verdict struct {
 	State State
-	// Need, if the state is NeedMore, is how many bytes of the stream, counted from
-	// its start, are needed at least for another verdict. A peer may send fewer and
-	// wait.
+	// Need, if the state is NeedMore, is the number of bytes, counted from the start
+	// of the stream, below which the state cannot change. It may grow with what
+	// arrives before. A peer may send fewer and wait.
 	Need int
 	// Reason, if the state is Foreign, says why.
 	Reason knockcore.Reason
