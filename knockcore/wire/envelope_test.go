@@ -68,6 +68,13 @@ func TestV2BucketDraw(t *testing.T) {
 	}
 }
 
+func TestBuckets(t *testing.T) {
+	Buckets()[0] = 1
+	if got := Buckets(); !slices.Equal(got, []int{128, 192, 256, 384, 512}) {
+		t.Errorf("buckets %v", got)
+	}
+}
+
 func TestV2Padding(t *testing.T) {
 	cred := testCredential("laptop", bytes.Repeat([]byte{7}, 32))
 	plain := func(zero bool) []byte {
