@@ -4,6 +4,7 @@
 package knockcore
 
 import (
+	"container/heap"
 	"sync"
 	"time"
 )
@@ -36,9 +37,9 @@ type ReplayGuard struct {
 	mu       sync.Mutex
 	capacity int
 	share    int
-	keys     map[ReplayKey]int64   // to the slice number
-	slices   map[int64][]replayRef // by slice number
-	oldest   int64                 // no slice is below this one
+	keys     map[ReplayKey]struct{}
+	slices   map[int64][]replayRef // by slice number; each only ever grows
+	order    sliceHeap             // the keys of slices
 	clients  map[string]int
 	floor    int64 // Unix ms; frames at or below are stale
 }
@@ -58,7 +59,7 @@ func NewReplayGuard(capacity int) *ReplayGuard {
 	return &ReplayGuard{
 		capacity: capacity,
 		share:    max(1, capacity/2),
-		keys:     make(map[ReplayKey]int64),
+		keys:     make(map[ReplayKey]struct{}),
 		slices:   make(map[int64][]replayRef),
 		clients:  make(map[string]int),
 		floor:    -1 << 63,
@@ -69,7 +70,7 @@ func NewReplayGuard(capacity int) *ReplayGuard {
 type Nonce struct {
 	Key    ReplayKey
 	Client string
-	// Time is the frame's authenticated timestamp.
+	// Time is the frame's authenticated timestamp; whole milliseconds count.
 	Time time.Time
 }
 
@@ -87,9 +88,9 @@ func (g *ReplayGuard) Spend(n Nonce, now time.Time, window time.Duration) error 
 	if at <= g.floor {
 		return ReasonStale
 	}
-	if len(g.keys) >= g.capacity || g.clients[n.Client] >= g.share {
-		g.forget(now.Add(-window).UnixMilli())
-		if len(g.keys) >= g.capacity || g.clients[n.Client] >= g.share {
+	if g.full(n.Client) {
+		g.forget(n.Client, now.Add(-window).UnixMilli())
+		if g.full(n.Client) {
 			return ReasonReplayFull
 		}
 		if at <= g.floor {
@@ -112,63 +113,40 @@ func (g *ReplayGuard) Restore(n Nonce) {
 
 func (g *ReplayGuard) add(n Nonce, at int64) {
 	slice := floorDiv(at, replaySlice)
-	if len(g.slices) == 0 || slice < g.oldest {
-		g.oldest = slice
+	refs, ok := g.slices[slice]
+	if !ok {
+		heap.Push(&g.order, slice)
 	}
-	g.keys[n.Key] = slice
-	g.slices[slice] = append(g.slices[slice], replayRef{n.Key, n.Client})
+	g.keys[n.Key] = struct{}{}
+	g.slices[slice] = append(refs, replayRef{n.Key, n.Client})
 	g.clients[n.Client]++
 }
 
+// full reports whether the client may not have another nonce remembered.
+func (g *ReplayGuard) full(client string) bool {
+	return len(g.keys) >= g.capacity || g.clients[client] >= g.share
+}
+
 // forget drops whole slices, oldest first, that end before limit (Unix ms),
-// until an eighth of the room is free.
-func (g *ReplayGuard) forget(limit int64) {
-	enough := g.capacity - max(1, g.capacity/8)
-	wide := int64(0)
-	for len(g.keys) > 0 && (len(g.keys) > enough || g.overShare()) {
-		end := (g.oldest+1)*replaySlice - 1
+// until there is room for another nonce of the client: no more, so that a call
+// takes as long as one slice has nonces.
+func (g *ReplayGuard) forget(client string, limit int64) {
+	for len(g.order) > 0 && g.full(client) {
+		oldest := g.order[0]
+		end := oldest*replaySlice + replaySlice - 1
 		if end >= limit {
 			return
 		}
-		refs, ok := g.slices[g.oldest]
-		if !ok {
-			// Slices may lie far apart (timestamps are the clients'); after a few
-			// empty ones look for the next directly.
-			if wide++; wide > 64 {
-				g.oldest = g.nextSlice()
-				wide = 0
-			} else {
-				g.oldest++
-			}
-			continue
-		}
-		for _, ref := range refs {
+		for _, ref := range g.slices[oldest] {
 			delete(g.keys, ref.key)
 			if g.clients[ref.client]--; g.clients[ref.client] == 0 {
 				delete(g.clients, ref.client)
 			}
 		}
-		delete(g.slices, g.oldest)
+		delete(g.slices, oldest)
+		heap.Pop(&g.order)
 		g.floor = max(g.floor, end)
-		g.oldest++
 	}
-}
-
-func (g *ReplayGuard) overShare() bool {
-	for _, n := range g.clients {
-		if n >= g.share {
-			return true
-		}
-	}
-	return false
-}
-
-func (g *ReplayGuard) nextSlice() int64 {
-	next := int64(1<<63 - 1)
-	for slice := range g.slices {
-		next = min(next, slice)
-	}
-	return next
 }
 
 // Seen reports whether the frame was accepted before, as far as the guard
@@ -208,18 +186,56 @@ func (g *ReplayGuard) Len() int {
 // Capacity is the greatest number of remembered nonces.
 func (g *ReplayGuard) Capacity() int { return g.capacity }
 
-// All calls f for each remembered nonce with the timestamp rounded down to its
-// slice, until f returns false: for snapshots. The guard is locked meanwhile.
+// All calls f for each remembered nonce, with the timestamp rounded down to its
+// slice, until f returns false: for snapshots. The guard is not locked while f
+// runs, and never for longer than a few dozen slices take to be listed, so
+// spending goes on meanwhile. Each nonce that is remembered from the beginning
+// to the end is told exactly once; one that is spent meanwhile may be told; one
+// that is forgotten meanwhile may not be told, and lies at or below the Floor as
+// it is after All.
 func (g *ReplayGuard) All(f func(Nonce) bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for slice, refs := range g.slices {
-		for _, ref := range refs {
-			if !f(Nonce{Key: ref.key, Client: ref.client, Time: time.UnixMilli(slice * replaySlice)}) {
-				return
+	type part struct {
+		slice int64
+		refs  []replayRef // the elements of a slice never change: see add and forget
+	}
+	parts := make([]part, 0, 64)
+	tell := func() bool {
+		g.mu.Unlock()
+		defer g.mu.Lock()
+		for _, p := range parts {
+			for _, ref := range p.refs {
+				if !f(Nonce{Key: ref.key, Client: ref.client, Time: time.UnixMilli(p.slice * replaySlice)}) {
+					return false
+				}
 			}
 		}
+		parts = parts[:0]
+		return true
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	// The map changes while the loop runs, never at the same time as it: what
+	// the language says about a range over a map that changes is what All promises.
+	for slice, refs := range g.slices {
+		if parts = append(parts, part{slice, refs}); len(parts) == cap(parts) && !tell() {
+			return
+		}
+	}
+	tell()
+}
+
+// sliceHeap is a heap of slice numbers, the least first.
+type sliceHeap []int64
+
+func (h sliceHeap) Len() int           { return len(h) }
+func (h sliceHeap) Less(i, j int) bool { return h[i] < h[j] }
+func (h sliceHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *sliceHeap) Push(x any)        { *h = append(*h, x.(int64)) }
+
+func (h *sliceHeap) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
 }
 
 func floorDiv(a, b int64) int64 {

@@ -5,6 +5,7 @@ package knockcore
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -19,22 +20,35 @@ type Store interface {
 	// the others return ReasonReplay. It returns only when the nonce is as safe
 	// as this store makes it. Other reasons: ReasonReplayFull, ReasonStale (the
 	// store can't know whether the frame was accepted before, because it is older
-	// than what it remembers) and ReasonStoreError. Nonces older than window may
-	// be forgotten.
+	// than what it remembers), ReasonFuture (a store may refuse timestamps after
+	// now+window, which no caller should let through) and ReasonStoreError. Nonces
+	// older than window may be forgotten.
 	Spend(ctx context.Context, n Nonce, now time.Time, window time.Duration) error
 
 	// Seen reports, without waiting for anything, whether the frame was accepted
 	// before, as far as this store knows.
 	Seen(key ReplayKey) bool
 
-	// SaveGrant keeps a grant, in place of one with the same ID.
+	// SaveGrant keeps a grant, in place of one with the same ID. The grant must
+	// not change afterwards.
 	SaveGrant(ctx context.Context, g *Grant) error
 
 	// DeleteGrant forgets a grant; an unknown ID is not an error.
 	DeleteGrant(ctx context.Context, id GrantID) error
 
-	// Grants returns the grants that were kept and are not over.
+	// Grants returns the grants that were kept and are not over, in no order.
 	Grants(ctx context.Context) ([]*Grant, error)
+
+	// SaveBan keeps a ban, in place of one of the same prefix.
+	SaveBan(ctx context.Context, b Ban) error
+
+	// DeleteBan forgets a ban; an unknown prefix is not an error.
+	DeleteBan(ctx context.Context, prefix netip.Prefix) error
+
+	// Bans returns the bans that were kept and are not forgotten (Ban.Forgotten),
+	// in no order: those that are over too, because the next one of the same
+	// prefix lasts longer.
+	Bans(ctx context.Context) ([]Ban, error)
 
 	// Close releases what the store holds.
 	Close() error
@@ -48,11 +62,16 @@ type MemoryStore struct {
 
 	mu     sync.Mutex
 	grants map[GrantID]*Grant
+	bans   map[netip.Prefix]Ban
 }
 
 // NewMemoryStore makes a store for capacity nonces (0: the default).
 func NewMemoryStore(capacity int) *MemoryStore {
-	return &MemoryStore{Guard: NewReplayGuard(capacity), grants: make(map[GrantID]*Grant)}
+	return &MemoryStore{
+		Guard:  NewReplayGuard(capacity),
+		grants: make(map[GrantID]*Grant),
+		bans:   make(map[netip.Prefix]Ban),
+	}
 }
 
 // Spend implements Store.
@@ -88,12 +107,46 @@ func (m *MemoryStore) Grants(context.Context) ([]*Grant, error) {
 	defer m.mu.Unlock()
 	now := time.Now()
 	var live []*Grant
-	for _, g := range m.grants {
-		if g.Expires.After(now) {
-			live = append(live, g)
+	for id, g := range m.grants {
+		if !g.Expires.After(now) {
+			delete(m.grants, id)
+			continue
 		}
+		live = append(live, g)
 	}
 	return live, nil
+}
+
+// SaveBan implements Store.
+func (m *MemoryStore) SaveBan(_ context.Context, b Ban) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bans[b.Prefix] = b
+	return nil
+}
+
+// DeleteBan implements Store.
+func (m *MemoryStore) DeleteBan(_ context.Context, prefix netip.Prefix) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.bans, prefix)
+	return nil
+}
+
+// Bans implements Store.
+func (m *MemoryStore) Bans(context.Context) ([]Ban, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	var kept []Ban
+	for prefix, b := range m.bans {
+		if b.Forgotten(now) {
+			delete(m.bans, prefix)
+			continue
+		}
+		kept = append(kept, b)
+	}
+	return kept, nil
 }
 
 // Close implements Store.
