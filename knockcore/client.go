@@ -14,8 +14,8 @@ import (
 
 // Client is who may knock. It is immutable once it is in a Keyring.
 type Client struct {
-	// ID names the client: 1 to 255 bytes, no control characters. It is part of
-	// what libknock frames authenticate.
+	// ID names the client: see ValidateID. It is part of what libknock frames
+	// authenticate.
 	ID string
 	// Secrets are the libknock secrets, several during a rotation: a frame made
 	// with any of them is accepted.
@@ -74,11 +74,14 @@ func (c *Client) Validate() error {
 	return nil
 }
 
-// ValidateID checks the ID of a client or service: 1 to 255 bytes of printable
-// text without blanks.
+// maxIDLen is the greatest client ID of libknock (libknock.md section 1).
+const maxIDLen = 65535
+
+// ValidateID checks the ID of a client or the name of a service: 1 to 65,535
+// bytes of UTF-8 without blanks and control characters.
 func ValidateID(id string) error {
-	if id == "" || len(id) > 255 {
-		return fmt.Errorf("a name has 1 to 255 bytes, this one has %d", len(id))
+	if id == "" || len(id) > maxIDLen {
+		return fmt.Errorf("a name has 1 to %d bytes, this one has %d", maxIDLen, len(id))
 	}
 	if i := strings.IndexFunc(id, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\ufffd' }); i >= 0 {
 		return fmt.Errorf("name has a blank or control character at byte %d", i)

@@ -6,7 +6,9 @@ package knockcore
 import (
 	"crypto/sha256"
 	"encoding"
+	"fmt"
 	"hash"
+	"io"
 	"sync"
 )
 
@@ -69,6 +71,12 @@ func (s *MACScratch) Free() {
 	s.Buf = s.Buf[:0]
 	macScratch.Put(s)
 }
+
+// Format says "[secret]": the states are as good as the key.
+func (MAC) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// MarshalJSON says "[secret]".
+func (MAC) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
 
 // Sum returns HMAC(key, msg). The result is valid until the scratch is used
 // again. msg may be s.Buf.

@@ -21,19 +21,18 @@ const MinSecretLen = 16
 const redacted = "[secret]"
 
 // Secret holds key material and cannot be printed: whatever formats, marshals
-// or logs it says "[secret]". The bytes stand behind a pointer, so that a
-// reflective dump of a struct that holds a Secret shows an address at most. The
-// zero value is the empty secret.
-type Secret struct{ p *secretBytes }
-
-type secretBytes struct{ b []byte }
+// or logs it says "[secret]". The bytes are held by a function, so that even a
+// reflective dump of a struct with a Secret deep inside shows an address at
+// most. The zero value is the empty secret. Compare secrets with Equal.
+type Secret struct{ bytes func() []byte }
 
 // NewSecret makes a Secret of a copy of b.
 func NewSecret(b []byte) Secret {
 	if len(b) == 0 {
 		return Secret{}
 	}
-	return Secret{&secretBytes{bytes.Clone(b)}}
+	b = bytes.Clone(b)
+	return Secret{func() []byte { return b }}
 }
 
 // ParseSecret reads the text form of a secret: "hex:…", "base64:…" (standard or
@@ -70,10 +69,10 @@ func decodeBase64(s string) ([]byte, error) {
 // Bytes returns the key material. Callers must not keep it where it could be
 // printed, nor change it.
 func (s Secret) Bytes() []byte {
-	if s.p == nil {
+	if s.bytes == nil {
 		return nil
 	}
-	return s.p.b
+	return s.bytes()
 }
 
 // Len is the number of bytes.

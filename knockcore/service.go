@@ -97,7 +97,7 @@ func (r PortRange) Contains(proto Protocol, port uint16) bool {
 
 // Service is what is protected. It is immutable.
 type Service struct {
-	// Name names the service: 1 to 255 bytes without blanks.
+	// Name names the service: 1 to 65,535 bytes without blanks.
 	Name string
 	// Ports are those that clients connect to.
 	Ports []PortRange

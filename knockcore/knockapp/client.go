@@ -17,7 +17,7 @@ import (
 
 // Client is who may knock.
 type Client struct {
-	// ID names the client: 1 to 255 bytes without blanks. libknock clients send
+	// ID names the client: 1 to 65,535 bytes without blanks. libknock clients send
 	// it, in hashed form, inside each frame.
 	ID string `json:"id"`
 

@@ -14,7 +14,7 @@ import (
 
 // Service is what is protected.
 type Service struct {
-	// Name names the service: 1 to 255 bytes without blanks.
+	// Name names the service: 1 to 65,535 bytes without blanks.
 	Name string `json:"name"`
 
 	// Ports are those that clients connect to, as `tcp/2222`, `udp/60000-61000`.
