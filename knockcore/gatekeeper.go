@@ -71,6 +71,10 @@ type Config struct {
 	// Local reports addresses that no grant may be for: loopback, the host's own,
 	// bridge gateways. Nil allows all.
 	Local func(netip.Addr) bool
+	// Bans are told of failures; nil means that nobody is banned.
+	Bans *Bans
+	// Limits bound what strangers cost where that matters; nil means no limits.
+	Limits *Limiter
 	// Observer is told of everything.
 	Observer Observer
 	// Now is the clock; nil means time.Now.
@@ -156,6 +160,9 @@ func (g *Gatekeeper) Services() []*Service { return g.cfg.Services }
 // Enabled reports whether a method is enabled.
 func (g *Gatekeeper) Enabled(m Method) bool { return g.cfg.Methods.Has(m) }
 
+// Window is the time window.
+func (g *Gatekeeper) Window() time.Duration { return g.cfg.Window }
+
 // Now is the gatekeeper's clock.
 func (g *Gatekeeper) Now() time.Time { return g.cfg.Now() }
 
@@ -180,6 +187,57 @@ func (g *Gatekeeper) ServiceOf(proto Protocol, port uint16) *Service {
 // err is a *Refusal or a Reason.
 func (g *Gatekeeper) Refuse(m Method, source netip.Addr, err error) {
 	g.cfg.Observer.tell(Event{Kind: EventRefused, Method: m, Source: source, Err: err})
+}
+
+// Failed counts a failure of an address towards a ban: a wrong API key, or a TCP
+// frame whose hint fits a client and which then fails. Foreign streams, stale
+// frames and datagrams, whose source may be spoofed, are no failures.
+func (g *Gatekeeper) Failed(m Method, source netip.Addr) {
+	if g.cfg.Bans == nil {
+		return
+	}
+	source = plain(source)
+	if banned, until := g.cfg.Bans.Fail(source, g.cfg.Now()); banned {
+		g.cfg.Observer.tell(Event{Kind: EventBanned, Method: m, Source: source, Until: until})
+	}
+}
+
+// Bans returns the list of bans, nil if nobody is banned here.
+func (g *Gatekeeper) Bans() *Bans { return g.cfg.Bans }
+
+// Limits returns the limiter, nil if there is none.
+func (g *Gatekeeper) Limits() *Limiter { return g.cfg.Limits }
+
+// GrantByHand makes a grant of address scope as an operator orders: for a client
+// and service of the configuration, without a knock. What the client may ask for
+// does not bound the prefix; the length is as for a knock.
+func (g *Gatekeeper) GrantByHand(ctx context.Context, client, service string, prefix netip.Prefix, length time.Duration) (*Grant, error) {
+	c, s := g.Keyring().Client(client), g.services[service]
+	switch {
+	case c == nil:
+		return nil, &Refusal{Reason: ReasonUnknownClient, Detail: fmt.Sprintf("there is no client %q", client)}
+	case s == nil:
+		return nil, &Refusal{Reason: ReasonUnknownService, Detail: fmt.Sprintf("there is no service %q", service)}
+	case !c.MayReach(service):
+		return nil, &Refusal{Reason: ReasonForbidden, Client: client, Detail: "the client may not reach service " + service}
+	}
+	if prefix = NormalPrefix(prefix); !prefix.IsValid() {
+		return nil, &Refusal{Reason: ReasonMalformed, Detail: "the prefix is not valid"}
+	}
+	if err := g.grantable(prefix); err != nil {
+		return nil, err
+	}
+	now := g.cfg.Now()
+	grant := &Grant{
+		ID: NewGrantID(), Client: client, Service: service, Scope: ScopeAddress, Prefix: prefix, Source: prefix.Addr(),
+		Made: now, Expires: now.Add(s.Length(c, length)), Uses: -1,
+	}
+	renewed, err := g.state.enter(ctx, grant, g.firewall(service))
+	if err != nil {
+		return nil, err
+	}
+	g.cfg.Observer.tell(Event{Kind: EventGranted, Source: grant.Source, Grant: grant, Renewed: renewed})
+	return grant, nil
 }
 
 // Admit decides on a knock. On success it returns the grants it made: one for a

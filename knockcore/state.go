@@ -4,9 +4,11 @@
 package knockcore
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,6 +92,25 @@ func (s *State) window(ctx context.Context, t target, fw Firewall) error {
 // admitted streams included. The grants must not be changed.
 func (s *State) Grants(f func(*Grant) bool) []*Grant {
 	return append(s.reg.list(f), s.streams.list(f)...)
+}
+
+// Page returns the live grants that f accepts (nil: all) with IDs greater than
+// after, in the order of their IDs, at most limit of them. more says that there
+// are others behind the last one.
+func (s *State) Page(f func(*Grant) bool, after GrantID, limit int) (page []*Grant, more bool) {
+	greater := func(a, b *Grant) int { return bytes.Compare(a.ID[:], b.ID[:]) }
+	for _, g := range s.Grants(func(g *Grant) bool { return bytes.Compare(g.ID[:], after[:]) > 0 && (f == nil || f(g)) }) {
+		page = append(page, g)
+		if len(page) >= 2*limit+1 { // keep the smallest, now and then
+			slices.SortFunc(page, greater)
+			page, more = page[:limit], true
+		}
+	}
+	slices.SortFunc(page, greater)
+	if len(page) > limit {
+		page, more = page[:limit], true
+	}
+	return page, more
 }
 
 // Len is the number of live grants, those of admitted streams included.

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -30,6 +31,12 @@ func init() { caddy.RegisterModule(new(App)) }
 type App struct {
 	// Clients are those who may knock. IDs must be unique.
 	Clients []*Client `json:"clients,omitempty"`
+
+	// ClientsFile is a JSON file with more clients: an object with the member
+	// `clients`, a list of objects as in `clients` here. It is read again whenever it
+	// changes, without a reload. A version that is missing or bad changes nothing but
+	// the health. Removing a client ends its grants and streams.
+	ClientsFile string `json:"clients_file,omitempty"`
 
 	// Services are what is protected. Names must be unique.
 	Services []*Service `json:"services,omitempty"`
@@ -58,6 +65,10 @@ type App struct {
 	// secrets often are. Default: false.
 	InsecureFileMode bool `json:"insecure_file_mode,omitempty"`
 
+	// Bans keeps addresses on record that fail too often. Default: 10 failures
+	// within 10 minutes ban for 10 minutes and longer each time.
+	Bans *Bans `json:"bans,omitempty"`
+
 	// MaxPending bounds, over all listeners, the TCP streams that are undecided:
 	// accepted, but neither admitted nor known to be a stranger's. When it is
 	// reached, the one that has waited longest is treated as a stranger at once.
@@ -78,9 +89,12 @@ type App struct {
 	store   StoreConverter
 	metrics *metrics
 
+	file *clientsFile
+	bans *knockcore.BanConfig
+
 	started chan struct{} // closed when gate is set
 	gate    *knockcore.Gatekeeper
-	live    *live
+	live    atomic.Pointer[live]
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	refused refusalLog
@@ -122,11 +136,17 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		cfg.Services = append(cfg.Services, service)
 	}
-	clients, err := a.convertClients(caddy.NewReplacer())
-	if err != nil {
+	var content *ClientsFile
+	if a.ClientsFile != "" {
+		a.file = &clientsFile{path: a.ClientsFile}
+		if content, _, err = a.file.read(a.InsecureFileMode); err != nil {
+			return fmt.Errorf("clients_file: %w", err)
+		}
+	}
+	if cfg.Keyring, err = a.keyring(content); err != nil {
 		return err
 	}
-	if cfg.Keyring, err = knockcore.NewKeyring(clients); err != nil {
+	if a.bans, err = a.Bans.convert(); err != nil {
 		return err
 	}
 	if cfg.Firewalls, err = a.loadFirewalls(ctx); err != nil {
@@ -152,24 +172,37 @@ func (a *App) Start() (err error) {
 	}()
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
-	if a.live, err = acquireLive(a.store, a.MaxGrants); err != nil {
-		return err
-	}
-	gate, err := knockcore.NewGatekeeper(a.config, a.live.state)
+	live, err := acquireLive(a.store, a.MaxGrants)
 	if err != nil {
 		return err
 	}
-	if err := a.live.restore(ctx, gate); err != nil {
+	a.live.Store(live)
+	if a.bans != nil {
+		bans := *a.bans
+		bans.Store = live.state.Store
+		a.config.Bans = knockcore.NewBans(bans)
+		if err := a.config.Bans.Restore(ctx); err != nil {
+			return fmt.Errorf("restoring bans: %w", err)
+		}
+	}
+	gate, err := knockcore.NewGatekeeper(a.config, live.state)
+	if err != nil {
+		return err
+	}
+	if err := live.restore(ctx, gate); err != nil {
 		return err
 	}
 	gate.Activate(ctx)
 	a.gate = gate
 	close(a.started)
-	woken, done := a.live.sweeper()
+	woken, done := live.sweeper()
 	a.running.Go(func() {
 		defer done()
 		a.sweep(ctx, woken)
 	})
+	if a.file != nil {
+		a.running.Go(func() { a.followClients(ctx) })
+	}
 	return nil
 }
 
@@ -194,12 +227,10 @@ func (a *App) Stop() error {
 		a.cancel()
 	}
 	a.running.Wait()
-	live := a.live
-	a.live = nil
-	if live == nil {
-		return nil
+	if live := a.live.Swap(nil); live != nil {
+		return releaseLive(live)
 	}
-	return releaseLive(live)
+	return nil
 }
 
 // Cleanup stops an app whose Start failed, and is harmless otherwise.

@@ -44,6 +44,10 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //		service <name> <port...> {
 //			...
 //		}
+//		clients_file <path>
+//		bans off|{
+//			...
+//		}
 //		methods <method...>
 //		time_window <duration>
 //		session_wait <duration>|off
@@ -71,6 +75,10 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = a.unmarshalClient(d)
 		case "service":
 			err = a.unmarshalService(d)
+		case "clients_file":
+			err = opts.Text(&a.ClientsFile)
+		case "bans":
+			err = a.unmarshalBans(opts, d)
 		case "methods":
 			err = unmarshalMethods(opts, d, &a.Methods)
 		case "time_window":
@@ -90,7 +98,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "insecure_file_mode":
 			err = opts.Flag(&a.InsecureFileMode)
 		default:
-			err = opts.Unknown("client", "service", "methods", "time_window", "session_wait", "store", "firewall",
+			err = opts.Unknown("client", "clients_file", "service", "bans", "methods", "time_window", "session_wait", "store", "firewall",
 				"max_pending", "max_grants", "allow_local", "insecure_file_mode")
 		}
 		if err != nil {

@@ -58,11 +58,11 @@ type Client struct {
 	At string `json:"at,omitempty"`
 }
 
-// convertClients expands and checks the configured clients.
-func (a *App) convertClients(repl *caddy.Replacer) ([]*knockcore.Client, error) {
+// convertClients expands and checks clients.
+func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.Client, error) {
 	var clients []*knockcore.Client
 	seen := make(map[string]string)
-	for _, c := range a.Clients {
+	for _, c := range all {
 		if first, twice := seen[c.ID]; twice {
 			if first != "" {
 				first = " (first at " + first + ")"
@@ -79,7 +79,7 @@ func (a *App) convertClients(repl *caddy.Replacer) ([]*knockcore.Client, error) 
 				return nil, at(c.At, fmt.Errorf("client %s: there is no service %q; define it with `service %s tcp/PORT`", c.ID, name, name))
 			}
 		}
-		if slices.ContainsFunc(c.Secrets, isLiteral) && a.logger != nil {
+		if slices.ContainsFunc(c.Secrets, isLiteral) && (a.ClientsFile == "" || c.At != a.ClientsFile) {
 			a.logger.Warn("secret stands in the configuration itself, where `caddy adapt`, the admin API's /config/ and autosave.json show it; put it in a file and write {file./path}, or {env.NAME}",
 				zap.String("client", c.ID))
 		}

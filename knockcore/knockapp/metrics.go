@@ -23,6 +23,7 @@ type metrics struct {
 	knocks  *prometheus.CounterVec
 	grants  *prometheus.CounterVec
 	ended   *prometheus.CounterVec
+	bans    prometheus.Counter
 	live    prometheus.GaugeFunc
 	nonces  prometheus.GaugeFunc
 	pending prometheus.GaugeFunc
@@ -42,6 +43,10 @@ var processMetrics = &metrics{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "grants_ended_total",
 		Help: "Grants that ended, by service and how: expired or revoked.",
 	}, []string{"service", "how"}),
+	bans: prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "bans_total",
+		Help: "Bans that were made.",
+	}),
 	live: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "grants",
 		Help: "Live grants, admitted streams included.",
@@ -69,7 +74,7 @@ var processMetrics = &metrics{
 
 func newMetrics(registry *prometheus.Registry) *metrics {
 	m := processMetrics
-	for _, c := range []prometheus.Collector{m.knocks, m.grants, m.ended, m.live, m.nonces, m.pending, m.evicted} {
+	for _, c := range []prometheus.Collector{m.knocks, m.grants, m.ended, m.bans, m.live, m.nonces, m.pending, m.evicted} {
 		// Already registered by another module of this configuration: the same one.
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			panic(err) // the collectors are fixed at compile time

@@ -19,10 +19,12 @@ import (
 func (a *App) observe(e knockcore.Event) {
 	switch e.Kind {
 	case knockcore.EventGranted:
-		a.metrics.knocks.WithLabelValues(e.Method.String(), knockcore.ReasonNone.String()).Inc()
+		if e.Method != knockcore.MethodNone { // not by hand
+			a.metrics.knocks.WithLabelValues(e.Method.String(), knockcore.ReasonNone.String()).Inc()
+		}
 		a.metrics.grants.WithLabelValues(e.Grant.Service, e.Method.String()).Inc()
 		a.logger.Info("granted", append(grantFields(e.Grant), zap.Bool("renewed", e.Renewed))...)
-		if live := a.live; live != nil {
+		if live := a.live.Load(); live != nil {
 			live.wake()
 		}
 	case knockcore.EventExpired:
@@ -31,6 +33,9 @@ func (a *App) observe(e knockcore.Event) {
 	case knockcore.EventRevoked:
 		a.metrics.ended.WithLabelValues(e.Grant.Service, "revoked").Inc()
 		a.logger.Info("revoked", append(grantFields(e.Grant), zap.String("by", e.By))...)
+	case knockcore.EventBanned:
+		a.metrics.bans.Inc()
+		a.logger.Warn("banned", zap.Stringer("address", e.Source), zap.Stringer("method", e.Method), zap.Time("until", e.Until))
 	case knockcore.EventRefused:
 		reason := knockcore.ReasonOf(e.Err)
 		a.metrics.knocks.WithLabelValues(e.Method.String(), reason.String()).Inc()

@@ -125,7 +125,11 @@ func (c *Checker) Check(ctx context.Context, gate *knockcore.Gatekeeper, conn ne
 		if err == nil {
 			err = verdict.Reason
 		}
-		gate.Refuse(methodOf(c.Frames.Methods, head), source, err)
+		method := methodOf(c.Frames.Methods, head)
+		gate.Refuse(method, source, err)
+		if verdict.ClientID != "" && verdict.Reason == knockcore.ReasonAuthFailed {
+			gate.Failed(method, source)
+		}
 		return Result{Rest: head, Err: err, NearMiss: verdict.ClientID}
 	}
 	frame, client := verdict.Frame, verdict.Credential.Client

@@ -1,0 +1,104 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockapp
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+)
+
+// Bans keeps addresses on record that fail too often. A failure is a wrong API
+// key, or a TCP frame whose hint fits a client and which then fails: neither
+// happens to strangers by accident, and neither can be spoofed. A ban never
+// stops a valid frame and never ends a grant.
+type Bans struct {
+	// Failures within Within make a ban. Default: 10.
+	Failures int `json:"failures,omitempty"`
+
+	// Within is the time in which failures are counted. Default: 10m.
+	Within caddy.Duration `json:"within,omitempty"`
+
+	// For is how long the first ban lasts; each further one lasts twice as long as
+	// the one before. Default: 10m.
+	For caddy.Duration `json:"for,omitempty"`
+
+	// Max is the longest a ban lasts. Default: 24h.
+	Max caddy.Duration `json:"max,omitempty"`
+
+	// Allow lists addresses and prefixes that are never banned.
+	Allow []string `json:"allow,omitempty"`
+
+	// Off bans nobody.
+	Off bool `json:"off,omitempty"`
+}
+
+func (b *Bans) convert() (*knockcore.BanConfig, error) {
+	if b == nil {
+		return new(knockcore.BanConfig), nil
+	}
+	if b.Off {
+		return nil, nil
+	}
+	allow, err := parsePrefixes(b.Allow)
+	if err != nil {
+		return nil, fmt.Errorf("bans: allow: %w", err)
+	}
+	if b.Max > 0 && b.For > b.Max {
+		return nil, fmt.Errorf("bans: for %v is longer than max %v", time.Duration(b.For), time.Duration(b.Max))
+	}
+	return &knockcore.BanConfig{
+		Failures: b.Failures, Within: time.Duration(b.Within), Length: time.Duration(b.For), MaxLength: time.Duration(b.Max), Allow: allow,
+	}, nil
+}
+
+// unmarshalBans reads the option. Syntax:
+//
+//	bans off|{
+//		failures <count>
+//		within <duration>
+//		for <duration>
+//		max <duration>
+//		allow <address|prefix|private_ranges...>
+//	}
+func (a *App) unmarshalBans(outer *Options, d *caddyfile.Dispenser) error {
+	if err := outer.Once(); err != nil {
+		return err
+	}
+	a.Bans = new(Bans)
+	if args := d.RemainingArgs(); len(args) > 0 {
+		if len(args) > 1 || args[0] != "off" {
+			return d.Errf("bans takes `off` or a block")
+		}
+		a.Bans.Off = true
+		return nil
+	}
+	opts := NewOptions(d)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch d.Val() {
+		case "failures":
+			err = opts.Positive(&a.Bans.Failures)
+		case "within":
+			err = opts.Duration(&a.Bans.Within)
+		case "for":
+			err = opts.Duration(&a.Bans.For)
+		case "max":
+			err = opts.Duration(&a.Bans.Max)
+		case "allow":
+			err = opts.List(&a.Bans.Allow)
+		default:
+			err = opts.Unknown("failures", "within", "for", "max", "allow")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err := a.Bans.convert()
+	return wrapErr(d, err)
+}

@@ -1,0 +1,161 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockapp
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+)
+
+// clientsFileInterval is how often the clients file is looked at.
+const clientsFileInterval = 500 * time.Millisecond
+
+// maxClientsFile bounds the clients file, in bytes.
+const maxClientsFile = 64 << 20
+
+// ClientsFile is the content of a clients file: clients as in the configuration.
+// Secrets may stand in it as they are, or as {file.*} and {env.*} placeholders.
+type ClientsFile struct {
+	// Clients are added to those of the configuration; no ID may occur twice.
+	Clients []*Client `json:"clients"`
+}
+
+// clientsFile follows a file. A change is noticed by the identity, size and times
+// of the file that is opened, so rewriting, renaming over it and swapping a
+// symbolic link all count.
+type clientsFile struct {
+	path string
+
+	mu   sync.Mutex
+	last os.FileInfo // of the version that was read last, good or bad
+	err  error       // why the file can't be used as it is now
+}
+
+func (f *clientsFile) health() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// read opens the file and reads it if it changed since the last call. The
+// information is that of the opened file, not of whatever bears its name later.
+func (f *clientsFile) read(insecure bool) (content *ClientsFile, changed bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	file, err := os.Open(f.path)
+	if err != nil {
+		changed = f.last != nil || f.err == nil
+		f.last, f.err = nil, err
+		return nil, changed, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		f.last, f.err = nil, err
+		return nil, true, err
+	}
+	if f.last != nil && sameVersion(f.last, info) {
+		return nil, false, f.err
+	}
+	f.last = info
+	content, f.err = parseClientsFile(file, f.path, insecure)
+	return content, true, f.err
+}
+
+func sameVersion(a, b os.FileInfo) bool {
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && changeTime(a) == changeTime(b)
+}
+
+func parseClientsFile(file *os.File, path string, insecure bool) (*ClientsFile, error) {
+	if err := checkKeyFile(path, insecure); err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(file, maxClientsFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxClientsFile {
+		return nil, fmt.Errorf("clients file is larger than %d bytes", maxClientsFile)
+	}
+	content := new(ClientsFile)
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(content); err != nil {
+		line := 1 + bytes.Count(b[:min(int(dec.InputOffset()), len(b))], []byte("\n"))
+		return nil, fmt.Errorf("%s:%d: %w", path, line, err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, fmt.Errorf("%s: there is something after the end of the JSON object", path)
+	}
+	for i, c := range content.Clients {
+		if c == nil {
+			return nil, fmt.Errorf("%s: client %d is null", path, i+1)
+		}
+		c.At = path
+	}
+	return content, nil
+}
+
+// failed records why the content of the file can't be used.
+func (f *clientsFile) failed(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+// keyring makes the keyring of the configured clients and those of the file.
+func (a *App) keyring(content *ClientsFile) (*knockcore.Keyring, error) {
+	all := a.Clients
+	if content != nil {
+		all = append(all[:len(all):len(all)], content.Clients...)
+	}
+	clients, err := a.convertClients(all, caddy.NewReplacer())
+	if err != nil {
+		return nil, err
+	}
+	return knockcore.NewKeyring(clients)
+}
+
+// followClients applies changes of the clients file until ctx is done. A file
+// that is missing or bad changes nothing but the app's health.
+func (a *App) followClients(ctx context.Context) {
+	ticker := time.NewTicker(clientsFileInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		content, changed, err := a.file.read(a.InsecureFileMode)
+		if !changed {
+			continue
+		}
+		var ring *knockcore.Keyring
+		if err == nil {
+			ring, err = a.keyring(content)
+		}
+		revoked := 0
+		if err == nil {
+			revoked, err = a.gate.SetKeyring(ctx, ring)
+		}
+		if err != nil {
+			a.file.failed(err)
+			a.logger.Error("clients file can't be used; the clients stay as they were", zap.String("file", a.file.path), zap.Error(err))
+			continue
+		}
+		a.logger.Info("clients file was read again", zap.String("file", a.file.path), zap.Int("clients", ring.Len()), zap.Int("grants_revoked", revoked))
+	}
+}
