@@ -21,7 +21,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-knock/caddy-knock/examples"
@@ -40,14 +39,11 @@ temporary folder and a stand-in for the guarded service, and tries it: as a
 stranger, as somebody who replays a captured frame, as somebody who says nothing,
 and as the client. The exit status is 0 only if each saw what it should.`,
 		Args: cobra.NoArgs,
-		RunE: caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) {
-			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			if err := runDemo(ctx, os.Stdout, keep); err != nil {
-				return caddy.ExitCodeFailedStartup, err
-			}
-			return caddy.ExitCodeSuccess, nil
-		}),
+			return runDemo(ctx, cmd.OutOrStdout(), keep)
+		},
 	}
 	cmd.Flags().BoolVar(&keep, "keep", false, "Leave it running and print what to type next")
 	return cmd
@@ -155,7 +151,7 @@ func startDemo() (d *demo, err error) {
 		"127.0.0.1:22\n":             d.service.Addr().String() + "\n",
 		"proxy 127.0.0.1:8080":       "proxy " + d.cover,
 		"http://:8080 {":             "http://:" + portText(d.cover) + " {",
-		"{\n\tadmin":                 "{\n\tauto_https off\n\tpersist_config off\n\tstorage file_system " + filepath.ToSlash(d.dir) + "\n\tlog {\n\t\tlevel ERROR\n\t}\n\tadmin",
+		"{\n\tadmin":                 "{\n\tauto_https off\n\tpersist_config off\n\tstorage file_system " + filepath.ToSlash(d.dir) + "\n\tlog {\n\t\toutput discard\n\t}\n\tadmin",
 	})
 }
 
