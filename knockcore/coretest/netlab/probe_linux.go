@@ -4,9 +4,11 @@
 package netlab
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -44,7 +46,7 @@ func (n *NS) Listen(address string) net.Listener {
 	n.t.Helper()
 	var l net.Listener
 	var err error
-	n.Do(func() { l, err = net.Listen("tcp", address) })
+	n.Do(func() { l, err = net.Listen(ofFamily("tcp", address), address) })
 	if err != nil {
 		n.t.Fatalf("%s: listening on tcp %s: %v", n.Name, address, err)
 	}
@@ -57,12 +59,23 @@ func (n *NS) ListenPacket(address string) net.PacketConn {
 	n.t.Helper()
 	var p net.PacketConn
 	var err error
-	n.Do(func() { p, err = net.ListenPacket("udp", address) })
+	n.Do(func() { p, err = net.ListenPacket(ofFamily("udp", address), address) })
 	if err != nil {
 		n.t.Fatalf("%s: listening on udp %s: %v", n.Name, address, err)
 	}
 	n.t.Cleanup(func() { _ = p.Close() })
 	return p
+}
+
+// ofFamily makes 0.0.0.0 an IPv4 socket, where package net would take one of both
+// families as for an address without a host.
+func ofFamily(network, address string) string {
+	if ap, err := netip.ParseAddrPort(address); err == nil && ap.Addr().Is4() {
+		return network + "4"
+	} else if err == nil {
+		return network + "6"
+	}
+	return network
 }
 
 // Echo serves the address ("tcp" or "udp") until the test ends: all that comes
@@ -117,6 +130,22 @@ func (n *NS) Probe(network, address string) State {
 func (n *NS) ProbeFrom(network, source, address string, timeout time.Duration) (state State, err error) {
 	n.Do(func() { state, err = probe(network, source, address, timeout) })
 	return state, err
+}
+
+// Watch probes the port again and again, each time for at most every, until ctx
+// ends or see returns false. It stays in the namespace, which costs less than
+// single probes do.
+func (n *NS) Watch(ctx context.Context, network, address string, every time.Duration, see func(State) bool) {
+	n.Do(func() {
+		for ctx.Err() == nil {
+			start := time.Now()
+			state, _ := probe(network, "", address, every)
+			if !see(state) {
+				return
+			}
+			time.Sleep(time.Until(start.Add(every)))
+		}
+	})
 }
 
 func probe(network, source, address string, timeout time.Duration) (State, error) {
