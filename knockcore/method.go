@@ -47,8 +47,13 @@ func (m Method) String() string {
 // MarshalText writes the method's name.
 func (m Method) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
-// UnmarshalText reads a method's name as ParseMethod does.
+// UnmarshalText reads a method's name as ParseMethod does; nothing means
+// MethodNone.
 func (m *Method) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*m = MethodNone
+		return nil
+	}
 	parsed, err := ParseMethod(string(text))
 	if err == nil {
 		*m = parsed

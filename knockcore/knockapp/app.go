@@ -78,7 +78,7 @@ type App struct {
 	// MaxGrants bounds the live grants. Default: 1048576.
 	MaxGrants int `json:"max_grants,omitempty"`
 
-	// Store is what keeps spent nonces and grants. Default: memory.
+	// Store is what keeps spent nonces, grants and bans. Default: file.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=knock.stores inline_key=store"`
 
 	// Firewalls open windows for grants, by name; services name the one they use.
@@ -172,7 +172,7 @@ func (a *App) Start() (err error) {
 	}()
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
-	live, err := acquireLive(a.store, a.MaxGrants)
+	live, err := acquireLive(a.store, time.Duration(a.TimeWindow), a.MaxGrants)
 	if err != nil {
 		return err
 	}

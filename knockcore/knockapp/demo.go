@@ -121,6 +121,10 @@ func startDemo() (d *demo, err error) {
 	if d.dir, err = os.MkdirTemp("", "caddy-knock-demo-"); err != nil {
 		return d, err
 	}
+	// The store and whatever else Caddy keeps go there too.
+	if err := os.Setenv("XDG_DATA_HOME", d.dir); err != nil {
+		return d, err
+	}
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
 	d.secret = knockcore.NewSecret(key)
@@ -151,7 +155,7 @@ func startDemo() (d *demo, err error) {
 		"127.0.0.1:22\n":             d.service.Addr().String() + "\n",
 		"proxy 127.0.0.1:8080":       "proxy " + d.cover,
 		"http://:8080 {":             "http://:" + portText(d.cover) + " {",
-		"{\n\tadmin":                 "{\n\tauto_https off\n\tpersist_config off\n\tstorage file_system " + filepath.ToSlash(d.dir) + "\n\tlog {\n\t\toutput discard\n\t}\n\tadmin",
+		"{\n\tadmin":                 "{\n\tauto_https off\n\tpersist_config off\n\tlog {\n\t\tlevel PANIC\n\t}\n\tadmin",
 	})
 }
 

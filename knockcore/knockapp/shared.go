@@ -36,8 +36,8 @@ type live struct {
 // Destruct closes the store when the last configuration that used it has ended.
 func (l *live) Destruct() error { return l.state.Store.Close() }
 
-func acquireLive(store StoreConverter, maxGrants int) (*live, error) {
-	key, open := store.KnockStore()
+func acquireLive(store StoreConverter, window time.Duration, maxGrants int) (*live, error) {
+	key, open := store.KnockStore(max(window, greatestWindow))
 	value, _, err := lives.LoadOrNew(key, func() (caddy.Destructor, error) {
 		opened, err := open()
 		if err != nil {

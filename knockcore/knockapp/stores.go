@@ -5,6 +5,7 @@ package knockapp
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -19,9 +20,13 @@ func init() { caddy.RegisterModule(new(MemoryStore)) }
 type StoreConverter interface {
 	// KnockStore returns the store's identity, the same for every configuration
 	// that means the same store, and how to open it. open is called when the app
-	// starts, once while any configuration uses the identity.
-	KnockStore() (key string, open func() (knockcore.Store, error))
+	// starts, once while any configuration uses the identity. window is the greatest
+	// time window that a knock may be checked with.
+	KnockStore(window time.Duration) (key string, open func() (knockcore.Store, error))
 }
+
+// greatestWindow is the time window of fwknop, the longest of all methods.
+const greatestWindow = 2 * time.Minute
 
 // MemoryStore keeps spent nonces and grants in this process. They survive
 // reloads, but not a restart: then all grants are gone, and a frame of the last
@@ -38,7 +43,7 @@ func (*MemoryStore) CaddyModule() caddy.ModuleInfo {
 }
 
 // KnockStore implements StoreConverter.
-func (m *MemoryStore) KnockStore() (string, func() (knockcore.Store, error)) {
+func (m *MemoryStore) KnockStore(time.Duration) (string, func() (knockcore.Store, error)) {
 	return fmt.Sprintf("memory/%d", m.Nonces), func() (knockcore.Store, error) {
 		return knockcore.NewMemoryStore(m.Nonces), nil
 	}
@@ -70,8 +75,9 @@ func (m *MemoryStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (a *App) loadStore(ctx caddy.Context) error {
 	if a.StoreRaw == nil {
-		a.store = new(MemoryStore)
-		return nil
+		store := new(FileStore)
+		a.store = store
+		return store.Provision(ctx)
 	}
 	mod, err := ctx.LoadModule(a, "StoreRaw")
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -53,8 +54,18 @@ func TryLoad(t testing.TB, caddyfileText string) error {
 	if err != nil {
 		return err
 	}
+	ownData(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
 	return caddy.Load(cfg, true)
+}
+
+// ownData gives the test a data directory of its own, once.
+func ownData(t testing.TB) {
+	const done = "KNOCK_APPTEST_DATA"
+	if os.Getenv(done) == "" {
+		t.Setenv(done, "1")
+		t.Setenv("XDG_DATA_HOME", t.TempDir())
+	}
 }
 
 // App returns the running knock app.
