@@ -81,6 +81,7 @@ func (f *Frames) unmarshalOption(opts *knockapp.Options, d *caddyfile.Dispenser)
 //		buckets <bytes...>
 //		max_attempts <count>
 //		port <port>
+//		cover <address>
 //		max_pending <count>
 //		max_strangers <count>
 //		admit {
@@ -107,6 +108,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = opts.Text(&h.Service)
 		case name == "wait":
 			err = opts.Duration(&h.Wait)
+		case name == "cover":
+			err = opts.Text(&h.Cover)
 		case name == "max_pending":
 			err = opts.Positive(&h.MaxPending)
 		case name == "max_strangers":
@@ -116,7 +119,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case slices.Contains(frameOptions, name):
 			err = h.unmarshalOption(opts, d)
 		default:
-			err = opts.Unknown(append([]string{"service", "wait", "max_pending", "max_strangers", "admit"}, frameOptions...)...)
+			err = opts.Unknown(append([]string{"service", "wait", "cover", "max_pending", "max_strangers", "admit"}, frameOptions...)...)
 		}
 		if err != nil {
 			return err
@@ -137,6 +140,55 @@ func (h *Handler) unmarshalAdmit(opts *knockapp.Options, d *caddyfile.Dispenser)
 	}
 	if len(h.AdmitRaw) == 0 {
 		return d.Errf("admit has no handler; name one such as `proxy 127.0.0.1:22`")
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile reads the handler. Syntax:
+//
+//	knock_relay <upstream...> {
+//		upstreams <upstream...>
+//		dial_timeout <duration>
+//		proxy_protocol v1|v2
+//		idle_timeout <duration>
+//		keepalive <duration>
+//		user_timeout <duration>
+//		max_per_client <count>
+//		max_per_service <count>
+//	}
+func (r *Relay) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the handler's name
+	r.At = knockapp.Place(d)
+	r.Upstreams = d.RemainingArgs()
+	opts := knockapp.NewOptions(d)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch d.Val() {
+		case "upstreams":
+			err = opts.List(&r.Upstreams)
+		case "dial_timeout":
+			err = opts.Duration(&r.DialTimeout)
+		case "proxy_protocol":
+			err = opts.Text(&r.ProxyProtocol)
+		case "idle_timeout":
+			err = opts.Duration(&r.IdleTimeout)
+		case "keepalive":
+			err = opts.Duration(&r.KeepAlive)
+		case "user_timeout":
+			err = opts.Duration(&r.UserTimeout)
+		case "max_per_client":
+			err = opts.Positive(&r.MaxPerClient)
+		case "max_per_service":
+			err = opts.Positive(&r.MaxPerService)
+		default:
+			err = opts.Unknown("upstreams", "dial_timeout", "proxy_protocol", "idle_timeout", "keepalive", "user_timeout", "max_per_client", "max_per_service")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(r.Upstreams) == 0 {
+		return d.Errf("knock_relay has no upstream; name one such as `knock_relay 127.0.0.1:22`")
 	}
 	return nil
 }
@@ -211,4 +263,5 @@ var (
 	_ caddyfile.Unmarshaler = (*Handler)(nil)
 	_ caddyfile.Unmarshaler = (*Matcher)(nil)
 	_ caddyfile.Unmarshaler = (*Knocked)(nil)
+	_ caddyfile.Unmarshaler = (*Relay)(nil)
 )

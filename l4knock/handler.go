@@ -42,6 +42,13 @@ type Handler struct {
 	// Wait is how long a stream may take to deliver its frame. Default: 3s.
 	Wait caddy.Duration `json:"wait,omitempty"`
 
+	// Cover is the address of the cover: `host:port`, or `unix//path`. It is dialled
+	// as soon as a connection comes, so that a stranger sees no difference between
+	// this port and a plain proxy to the cover: with the cover further down the
+	// route, the dial happens after the decision and shows as a delay. Default: the
+	// rest of the route is the cover.
+	Cover string `json:"cover,omitempty"`
+
 	// MaxPending bounds the undecided streams of this handler, instead of the
 	// bound that all share. Default: the app's `max_pending`.
 	MaxPending int `json:"max_pending,omitempty"`
@@ -88,6 +95,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.MaxStrangers = knockserver.DefaultPending()
 	}
 	h.strangers = make(chan struct{}, h.MaxStrangers)
+	if h.Cover != "" {
+		if _, err := parseUpstream(h.Cover); err != nil {
+			return placed(h.At, fmt.Errorf("cover: %w", err))
+		}
+	}
 	if h.AdmitRaw == nil {
 		return nil
 	}
@@ -105,9 +117,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // Handle decides on a stream.
 func (h *Handler) Handle(cx *layer4.Connection, next layer4.Handler) error {
+	var cover *coverDial
+	if h.Cover != "" {
+		cover = h.dialCover()
+		defer cover.discard()
+	}
 	gate, err := h.gatekeeper(h.checker.Wait)
 	if err != nil {
-		return h.stranger(cx, next)
+		return h.stranger(cx, cover, next)
 	}
 	result := h.checker.Check(context.Background(), gate, cx, h.stream(cx, gate))
 	cx = unread(cx, result.Rest)
@@ -115,11 +132,12 @@ func (h *Handler) Handle(cx *layer4.Connection, next layer4.Handler) error {
 		if c := h.logger.Check(zap.DebugLevel, "not admitted"); c != nil {
 			c.Write(zap.Stringer("remote", cx.RemoteAddr()), zap.Error(result.Err))
 		}
-		return h.stranger(cx, next)
+		return h.stranger(cx, cover, next)
 	}
-	grant := result.Peer.Grant
-	release := gate.State().Track(grant, func() { _ = cx.Close() })
+	cover.discard()
+	stream, release := track(gate, cx.Conn, result.Peer)
 	defer release()
+	cx.SetVar(admittedVar, stream)
 	setVars(cx, result.Peer)
 	if h.admit == nil {
 		return next.Handle(cx)
@@ -129,13 +147,16 @@ func (h *Handler) Handle(cx *layer4.Connection, next layer4.Handler) error {
 
 // stranger sends a stream to the cover. Behind a matcher there is none: it is
 // closed, by returning.
-func (h *Handler) stranger(cx *layer4.Connection, next layer4.Handler) error {
-	if h.admit == nil {
+func (h *Handler) stranger(cx *layer4.Connection, cover *coverDial, next layer4.Handler) error {
+	if h.admit == nil && cover == nil {
 		return nil
 	}
 	select {
 	case h.strangers <- struct{}{}:
 		defer func() { <-h.strangers }()
+		if cover != nil {
+			return cover.relay(cx)
+		}
 		return next.Handle(cx)
 	default:
 		h.logger.Debug("too many strangers at the cover", zap.Stringer("remote", cx.RemoteAddr()))

@@ -1,0 +1,149 @@
+//go:build unix
+
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// relayers are ways to relay between two connections, until both have ended.
+var relayers = []struct {
+	name string
+	run  func(down, up net.Conn)
+}{
+	{"engine", func(down, up net.Conn) { Run(context.Background(), down, nil, up, &Options{}) }},
+	{"iocopy", func(down, up net.Conn) {
+		pair(down, up, func(dst, src net.Conn) { _, _ = io.Copy(dst, src) })
+	}},
+	{"copy32k", func(down, up net.Conn) {
+		pair(down, up, func(dst, src net.Conn) {
+			_, _ = io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, 32<<10))
+		})
+	}},
+	{"caddyl4", func(down, up net.Conn) {
+		// As caddy-l4's proxy: a connection type that hides ReadFrom and WriteTo, and
+		// a TeeReader that is read into io.Discard.
+		cx := struct{ net.Conn }{down}
+		pair(down, up, func(dst, src net.Conn) {
+			if src == down {
+				_, _ = io.Copy(io.Discard, io.TeeReader(cx, up))
+			} else {
+				_, _ = io.Copy(cx, up)
+			}
+		})
+	}},
+	{"direct", nil},
+}
+
+// pair copies both ways and closes each end after its copy.
+func pair(down, up net.Conn, oneWay func(dst, src net.Conn)) {
+	var wg sync.WaitGroup
+	for _, d := range [][2]net.Conn{{up, down}, {down, up}} {
+		wg.Go(func() {
+			oneWay(d[0], d[1])
+			_ = d[0].(*net.TCPConn).CloseWrite()
+		})
+	}
+	wg.Wait()
+	down.Close()
+	up.Close()
+}
+
+// serveRelay relays everything that comes to the returned address to upstream.
+func serveRelay(tb testing.TB, upstream string, run func(down, up net.Conn)) string {
+	tb.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	tb.Cleanup(func() { ln.Close(); wg.Wait() })
+	wg.Go(func() {
+		for {
+			down, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			up, err := net.Dial("tcp", upstream)
+			if err != nil {
+				tb.Error(err)
+				down.Close()
+				return
+			}
+			wg.Go(func() { run(down, up) })
+		}
+	})
+	return ln.Addr().String()
+}
+
+// cpuTime is what this process has used.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func BenchmarkThroughput(b *testing.B) {
+	const size = 1 << 30
+	for _, streams := range []int64{1, 64} {
+		for _, job := range []string{"up", "down", "both"} {
+			for _, rel := range relayers {
+				b.Run(fmt.Sprintf("streams=%d/%s/%s", streams, job, rel.name), func(b *testing.B) {
+					client := startPeer(b, "client")
+					address := startPeer(b, "server").line()
+					if rel.run != nil {
+						address = serveRelay(b, address, rel.run)
+					}
+					client.do(address, streams)
+					client.do(job[:1], 64<<20) // warm up
+					moved := int64(size)
+					if job == "both" {
+						moved *= 2
+					}
+					b.SetBytes(moved)
+					cpu := cpuTime()
+					for b.Loop() {
+						client.do(job[:1], size)
+					}
+					cpu = cpuTime() - cpu
+					b.ReportMetric(cpu.Seconds()/(float64(b.N)*float64(moved)/1e9), "cpu-s/GB")
+					client.in.Close()
+				})
+			}
+		}
+	}
+}
+
+func BenchmarkEcho(b *testing.B) {
+	for _, rel := range relayers {
+		b.Run(rel.name, func(b *testing.B) {
+			const trips = 1000
+			client := startPeer(b, "client")
+			address := startPeer(b, "server").line()
+			if rel.run != nil {
+				address = serveRelay(b, address, rel.run)
+			}
+			client.do(address, 1)
+			cpu := cpuTime()
+			for b.Loop() {
+				client.do("e", trips)
+			}
+			cpu = cpuTime() - cpu
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*trips), "ns/trip")
+			b.ReportMetric(float64(cpu.Nanoseconds())/float64(b.N*trips), "cpu-ns/trip")
+			client.in.Close()
+		})
+	}
+}

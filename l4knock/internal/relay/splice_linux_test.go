@@ -1,0 +1,329 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// lent is how many pipes are in use.
+func lent() int {
+	pipes.mu.Lock()
+	defer pipes.mu.Unlock()
+	return pipes.live[0] + pipes.live[1] - len(pipes.idle[0]) - len(pipes.idle[1])
+}
+
+// descriptors is how many this process has open.
+func descriptors(tb testing.TB) int {
+	tb.Helper()
+	d, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return len(d)
+}
+
+// emptyPool closes the pipes that wait for use.
+func emptyPool() {
+	pipes.mu.Lock()
+	defer pipes.mu.Unlock()
+	for size, idle := range pipes.idle {
+		for _, p := range idle {
+			p.close()
+		}
+		pipes.live[size] -= len(idle)
+		pipes.idle[size] = nil
+	}
+}
+
+func TestPipePool(t *testing.T) {
+	emptyPool()
+	before := descriptors(t)
+	var all []*pipe
+	large := 0
+	for {
+		p := pipes.get()
+		if p == nil {
+			break
+		}
+		all = append(all, p)
+		large += p.size
+		if size, err := unix.FcntlInt(uintptr(p.r), unix.F_GETPIPE_SZ, 0); err != nil || size < smallPipe {
+			t.Errorf("pipe of %d bytes, %v", size, err)
+		}
+	}
+	if len(all) != maxPipes || large != maxLargePipes {
+		t.Errorf("got %d pipes, %d of them large, want %d and %d", len(all), large, maxPipes, maxLargePipes)
+	}
+	// A relay that finds no pipe copies.
+	for _, up := range []string{"tcp", "unix"} {
+		g := start(t, "tcp", up, &Options{})
+		exchange(t, g, 4<<20)
+		if s := g.Stats(); s.Spliced != 0 {
+			t.Errorf("spliced %d bytes without a pipe", s.Spliced)
+		}
+		g.client.Close()
+		g.server.Close()
+	}
+	// A pipe with bytes in it is not lent again.
+	if _, err := unix.Write(all[0].w, []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	all[0].held = 6
+	for _, p := range all {
+		pipes.put(p)
+	}
+	for _, p := range pipes.idle[1] {
+		if p == all[0] || p.held != 0 {
+			t.Error("a pipe with bytes in it waits for use")
+		}
+	}
+	if len(pipes.idle[0]) != maxIdlePipes || len(pipes.idle[1]) != maxLargePipes-1 || lent() != 0 {
+		t.Errorf("%d small and %d large pipes wait, %d are lent", len(pipes.idle[0]), len(pipes.idle[1]), lent())
+	}
+	emptyPool()
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+// TestPipeShortage: a process out of descriptors still relays.
+func TestPipeShortage(t *testing.T) {
+	emptyPool()
+	g := newRig(t, "tcp", "tcp", "", &Options{})
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	few := limit
+	few.Cur = 3
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	g.run(t, t.Context())
+	exchange(t, g, 4<<20)
+	if s := g.Stats(); s.Spliced != 0 || lent() != 0 {
+		t.Errorf("spliced %d bytes, %d pipes are lent", s.Spliced, lent())
+	}
+}
+
+// TestIdleRelays: relays that wait hold two descriptors each, their sockets.
+func TestIdleRelays(t *testing.T) {
+	emptyPool()
+	const relays = 1000
+	before := descriptors(t)
+	rigs := make([]*rig, relays)
+	for i := range rigs {
+		rigs[i] = start(t, "tcp", "tcp", &Options{})
+	}
+	// Each has moved enough to splice, and is back to waiting.
+	var wg sync.WaitGroup
+	for i, g := range rigs {
+		for _, way := range [][2]half{{g.client, g.server}, {g.server, g.client}} {
+			const size = 256 << 10
+			go func() { _, _ = io.CopyN(way[0], zeros{}, size) }()
+			if _, err := io.CopyN(io.Discard, way[1], size); err != nil {
+				t.Fatalf("relay %d: %v", i, err)
+			}
+		}
+	}
+	wg.Wait()
+	await(t, "all pipes to come back", func() bool { return lent() == 0 })
+	for i, g := range rigs {
+		if s := g.Stats(); s.Spliced == 0 {
+			t.Fatalf("relay %d spliced nothing", i)
+		}
+	}
+	const ours = 4 * relays // client, down, up, server
+	if extra := descriptors(t) - before - ours; extra > 2*2*maxIdlePipes {
+		t.Errorf("%d descriptors beside the sockets of %d idle relays", extra, relays)
+	} else {
+		t.Logf("%d descriptors beside the sockets of %d idle relays, all of them in the pool", extra, relays)
+	}
+}
+
+// TestDescriptorLeak runs 2,000 relays to all sorts of ends.
+func TestDescriptorLeak(t *testing.T) {
+	emptyPool()
+	before := descriptors(t)
+	kind := []string{"tcp", "unix", "tls"}
+	const workers, rounds = 20, 100
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := range rounds {
+				n := w*rounds + i
+				g := newRig(t, kind[n%3], kind[n/3%3], "head", &Options{})
+				go func() { g.done <- g.Run(t.Context()) }()
+				go func() { _, _ = io.CopyN(g.client, zeros{}, 1<<30) }()
+				go func() { _, _ = io.CopyN(g.server, zeros{}, 1<<30) }()
+				go func() { _, _ = io.Copy(io.Discard, struct{ io.Reader }{g.client}) }()
+				_, _ = io.CopyN(io.Discard, g.server, int64(n)<<8)
+				switch n % 4 {
+				case 0:
+					g.Cut(nil)
+				case 1:
+					bare(g.client).Close()
+				case 2:
+					bare(g.server).Close()
+				case 3:
+					bare(g.client).Close()
+					bare(g.server).Close()
+				}
+				if n%4 == 1 {
+					go func() { _, _ = io.Copy(io.Discard, struct{ io.Reader }{g.server}) }()
+				}
+				g.wait(t)
+				bare(g.client).Close()
+				bare(g.server).Close()
+			}
+		})
+	}
+	wg.Wait()
+	if lent() != 0 {
+		t.Errorf("%d pipes are lent", lent())
+	}
+	emptyPool()
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+// TestSlowReader: what a relay takes in while its peer takes nothing is bounded,
+// and all of it arrives.
+func TestSlowReader(t *testing.T) {
+	for _, up := range []string{"tcp", "unix", "tls"} {
+		t.Run(up, func(t *testing.T) {
+			g := newRig(t, "tcp", up, "", &Options{})
+			const socketBuffer = 128 << 10
+			g.setBuffers(t, socketBuffer)
+			g.run(t, t.Context())
+			var sent int64
+			for range 5 { // stall, drain, stall again
+				n := block(t, g.client)
+				if limit := int64(4*2*socketBuffer + maxSplice); n > limit {
+					t.Errorf("%d bytes went into a relay that delivers none, want at most %d", n, limit)
+				}
+				sent += n
+				if _, err := io.CopyN(io.Discard, g.server, n); err != nil {
+					t.Fatal(err)
+				}
+			}
+			mustWrite(t, g.client, "the end")
+			mustRead(t, g.server, "the end")
+			g.client.Close()
+			mustEnd(t, g.server)
+			g.server.Close()
+			if s := g.wait(t); s.Up != sent+7 {
+				t.Errorf("stats %+v, want %d bytes up", s, sent+7)
+			}
+		})
+	}
+}
+
+// TestManySlowReaders: a pipe for each of them would be more than there are.
+func TestManySlowReaders(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 2 * maxPipes {
+		wg.Go(func() {
+			g := newRig(t, "tcp", "tcp", "", &Options{})
+			g.setBuffers(t, 64<<10) // or the kernel runs short of memory for sockets
+			g.run(t, t.Context())
+			n := block(t, g.client)
+			if err := g.client.CloseWrite(); err != nil {
+				t.Error(err)
+			}
+			if got, err := io.Copy(io.Discard, g.server); got != n || err != nil {
+				t.Errorf("%d bytes of %d, %v", got, n, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestUrgent: TCP's urgent data, which splice doesn't get past, holds up nothing.
+// Urgent bytes themselves are not relayed.
+func TestUrgent(t *testing.T) {
+	chunk := bytes.Repeat([]byte("x"), 100<<10)
+	for _, end := range []bool{false, true} {
+		g := start(t, "tcp", "tcp", &Options{})
+		raw, err := g.client.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		const rounds = 30
+		want := int64(rounds * 2 * len(chunk))
+		received := make(chan int64, 1)
+		go func() {
+			n, _ := io.CopyN(io.Discard, g.server, want)
+			received <- n
+		}()
+		for range rounds {
+			mustWrite(t, g.client, string(chunk))
+			var n int
+			if err := raw.Write(func(fd uintptr) bool {
+				n, err = unix.SendmsgN(int(fd), []byte("!"), nil, nil, unix.MSG_OOB)
+				return err != unix.EAGAIN
+			}); err != nil || n != 1 {
+				t.Fatal(n, err)
+			}
+			mustWrite(t, g.client, string(chunk))
+		}
+		if end {
+			g.client.Close()
+		}
+		if n := <-received; n != want {
+			t.Fatalf("%d bytes of %d arrived", n, want)
+		}
+		if end {
+			// An urgent byte that was overtaken by the next one is none any more.
+			if n, err := io.Copy(io.Discard, g.server); n > rounds || err != nil {
+				t.Fatalf("%d bytes too many, %v", n, err)
+			}
+		}
+	}
+}
+
+// TestMultipath: a client that speaks MPTCP gets what TCP gets.
+func TestMultipath(t *testing.T) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(true)
+	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var d net.Dialer
+	d.SetMultipathTCP(true)
+	client, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	down, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := down.(*net.TCPConn).MultipathTCP(); !ok || err != nil {
+		t.Skipf("this system has no MPTCP (%v)", err)
+	}
+	g := &rig{done: make(chan Stats, 1), client: client.(half)}
+	var up half
+	up, g.server = tcpPair(t)
+	g.Relay = New(down, nil, up, &Options{})
+	g.run(t, t.Context())
+	exchange(t, g, 4<<20)
+	t.Logf("%+v", g.Stats())
+}
