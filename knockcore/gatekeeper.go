@@ -440,8 +440,15 @@ func (g *Gatekeeper) admitStream(ctx context.Context, k *Knock, s *Service, now 
 		Uses: 1, Session: k.Session,
 	}
 	if s.RequireSession {
-		if _, err := g.session(ctx, k, s); err != nil {
+		sess, err := g.session(ctx, k, s)
+		if err != nil {
 			return nil, err
+		}
+		if s.CloseAfterAuth && sess.Uses == 0 {
+			// The connection is established, so that the window has done its work.
+			if _, err := g.Revoke(ctx, sess.ID, "used up"); err != nil {
+				return nil, err
+			}
 		}
 	}
 	g.cfg.Observer.tell(Event{Kind: EventGranted, Method: k.Method, Source: k.Source, Grant: grant})
@@ -490,9 +497,6 @@ func (g *Gatekeeper) open(ctx context.Context, k *Knock, services []*Service, pr
 			ID: NewGrantID(), Client: k.Client.ID, Service: s.Name, Method: k.Method, Scope: ScopeAddress,
 			Prefix: prefix, Source: k.Source, Made: now, Expires: now.Add(s.Length(k.Client, k.Length)),
 			Uses: -1, Session: k.Session,
-		}
-		if s.Uses > 0 {
-			grant.Uses = s.Uses
 		}
 		if s.RequireSession {
 			grant.Scope = ScopeSession

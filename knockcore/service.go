@@ -114,8 +114,12 @@ type Service struct {
 	// Destinations are addresses of routed hosts, such as containers, that the
 	// service's ports are gated on besides this host's own.
 	Destinations []netip.Prefix
-	// Uses is how many connections a knock pays for; 0 means no limit.
+	// Uses is how many TCP frames a knock pays for where RequireSession is set; 0
+	// means 1.
 	Uses int
+	// CloseAfterAuth closes the window of a knock as soon as its last frame has
+	// passed. Windows of others for the same address stay.
+	CloseAfterAuth bool
 }
 
 // DefaultOpenFor is how long a grant lasts where nobody says.
@@ -128,6 +132,9 @@ func (s *Service) Validate() error {
 	}
 	if len(s.Ports) == 0 {
 		return fmt.Errorf("service %s has no port; write for example `service %s tcp/22`", s.Name, s.Name)
+	}
+	if (s.Uses > 0 || s.CloseAfterAuth) && !s.RequireSession {
+		return fmt.Errorf("service %s: uses and close_after_auth count TCP frames that follow a knock: add require_session", s.Name)
 	}
 	if s.OpenFor < 0 || s.MaxOpen < 0 {
 		return fmt.Errorf("service %s: times must not be negative", s.Name)

@@ -89,8 +89,10 @@ type App struct {
 	store   StoreConverter
 	metrics *metrics
 
-	file *clientsFile
-	bans *knockcore.BanConfig
+	file  *clientsFile
+	bans  *knockcore.BanConfig
+	plans map[string]FirewallPlan
+	uses  []*firewallUse
 
 	started chan struct{} // closed when gate is set
 	gate    *knockcore.Gatekeeper
@@ -149,15 +151,19 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.bans, err = a.Bans.convert(); err != nil {
 		return err
 	}
-	if cfg.Firewalls, err = a.loadFirewalls(ctx); err != nil {
+	if err := a.loadFirewalls(ctx, cfg.Services); err != nil {
 		return err
 	}
 	if !a.AllowLocal {
 		cfg.Local = newLocalAddrs().has
 	}
 	a.config = cfg
-	// A dry run over a state of its own finds what is wrong across clients,
-	// services and firewalls, while loading can still be refused.
+	// A dry run over a state of its own finds what is wrong across clients and
+	// services, while loading can still be refused.
+	cfg.Firewalls = make(map[string]knockcore.Firewall)
+	for name := range a.plans {
+		cfg.Firewalls[name] = unopened{}
+	}
 	_, err = knockcore.NewGatekeeper(cfg, knockcore.NewState(knockcore.NewMemoryStore(1), 1))
 	return err
 }
@@ -185,6 +191,9 @@ func (a *App) Start() (err error) {
 			return fmt.Errorf("restoring bans: %w", err)
 		}
 	}
+	if a.config.Firewalls, err = a.startFirewalls(ctx); err != nil {
+		return err
+	}
 	gate, err := knockcore.NewGatekeeper(a.config, live.state)
 	if err != nil {
 		return err
@@ -205,6 +214,9 @@ func (a *App) Start() (err error) {
 	}
 	return nil
 }
+
+// unopened stands for a firewall that is not open yet.
+type unopened struct{ knockcore.Firewall }
 
 // sweep ends grants when they are over.
 func (a *App) sweep(ctx context.Context, woken <-chan struct{}) {
@@ -227,10 +239,11 @@ func (a *App) Stop() error {
 		a.cancel()
 	}
 	a.running.Wait()
+	err := a.stopFirewalls()
 	if live := a.live.Swap(nil); live != nil {
-		return releaseLive(live)
+		err = errors.Join(err, releaseLive(live))
 	}
-	return nil
+	return err
 }
 
 // Cleanup stops an app whose Start failed, and is harmless otherwise.

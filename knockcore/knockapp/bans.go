@@ -45,7 +45,7 @@ func (b *Bans) convert() (*knockcore.BanConfig, error) {
 	if b.Off {
 		return nil, nil
 	}
-	allow, err := parsePrefixes(b.Allow)
+	allow, err := ParsePrefixes(b.Allow)
 	if err != nil {
 		return nil, fmt.Errorf("bans: allow: %w", err)
 	}

@@ -157,7 +157,7 @@ func (a *App) unmarshalClient(d *caddyfile.Dispenser) error {
 		case "from":
 			first := len(c.From)
 			if err = opts.List(&c.From); err == nil {
-				_, err = parsePrefixes(c.From[first:])
+				_, err = ParsePrefixes(c.From[first:])
 				err = wrapErr(d, err)
 			}
 		case "methods":
@@ -215,6 +215,9 @@ func unmarshalServices(opts *Options, d *caddyfile.Dispenser, c *Client) error {
 //		open_for <duration>
 //		max_open <duration>
 //		require_session
+//		uses <count>
+//		close_after_auth
+//		destinations <prefix...>
 //		firewall <name>
 //		on_expire drain|cut
 //	}
@@ -240,12 +243,18 @@ func (a *App) unmarshalService(d *caddyfile.Dispenser) error {
 			err = opts.Duration(&s.MaxOpen)
 		case "require_session":
 			err = opts.Flag(&s.RequireSession)
+		case "uses":
+			err = opts.Positive(&s.Uses)
+		case "close_after_auth":
+			err = opts.Flag(&s.CloseAfterAuth)
+		case "destinations":
+			err = opts.List(&s.Destinations)
 		case "firewall":
 			err = opts.Text(&s.Firewall)
 		case "on_expire":
 			err = opts.Text(&s.OnExpire)
 		default:
-			err = opts.Unknown("open_for", "max_open", "require_session", "firewall", "on_expire")
+			err = opts.Unknown("open_for", "max_open", "require_session", "uses", "close_after_auth", "destinations", "firewall", "on_expire")
 		}
 		if err != nil {
 			return err

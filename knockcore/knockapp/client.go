@@ -113,7 +113,7 @@ func (c *Client) convert(repl *caddy.Replacer, insecureFiles bool) (*knockcore.C
 	if client.Expires, err = parseExpires(c.Expires); err != nil {
 		return nil, err
 	}
-	if client.From, err = parsePrefixes(c.From); err != nil {
+	if client.From, err = ParsePrefixes(c.From); err != nil {
 		return nil, fmt.Errorf("from: %w", err)
 	}
 	if client.Methods, err = parseMethods(c.Methods); err != nil {
@@ -136,9 +136,9 @@ func parseExpires(s string) (time.Time, error) {
 	return t, nil
 }
 
-// parsePrefixes reads addresses and prefixes; host bits are refused, because
+// ParsePrefixes reads addresses, prefixes and private_ranges; host bits are refused, because
 // they are usually a slip.
-func parsePrefixes(list []string) ([]netip.Prefix, error) {
+func ParsePrefixes(list []string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	for _, s := range list {
 		if s == "private_ranges" {

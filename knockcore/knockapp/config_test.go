@@ -69,7 +69,7 @@ func TestConfigErrors(t *testing.T) {
 		"bad date":             {"client a {\n expires soon\n}", "Caddyfile:5: 2027-01-31"},
 		"all and more":         {"client a {\n services all web\n}", "Caddyfile:5: stands alone"},
 		"unknown store":        {"store carrier-pigeon", "Caddyfile:4: knock.stores.carrier-pigeon"},
-		"unknown firewall":     {"service s tcp/1 {\n firewall none\n}", "service s: there is no firewall \"none\""},
+		"unknown firewall":     {"service s tcp/1 {\n firewall none\n}", "Caddyfile:4: configure it with `firewall none`"},
 		"client with no value": {"client", "Caddyfile:4: one argument"},
 	} {
 		t.Run(name, func(t *testing.T) {

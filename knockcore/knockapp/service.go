@@ -32,6 +32,20 @@ type Service struct {
 	// frame, and that both carry the same session ID. Default: false.
 	RequireSession bool `json:"require_session,omitempty"`
 
+	// Uses is how many TCP frames a knock pays for, with `require_session`.
+	// Default: 1.
+	Uses int `json:"uses,omitempty"`
+
+	// CloseAfterAuth closes the window of a knock as soon as its last frame has
+	// passed, with `require_session`. Windows of others for the same address stay.
+	// Default: false.
+	CloseAfterAuth bool `json:"close_after_auth,omitempty"`
+
+	// Destinations are prefixes of routed hosts, such as containers with addresses
+	// of their own, on which the firewall gates the ports besides this host's
+	// addresses. Ports that Docker publishes need no entry. Default: none.
+	Destinations []string `json:"destinations,omitempty"`
+
 	// Firewall names the firewall that opens windows for this service. Default:
 	// none.
 	Firewall string `json:"firewall,omitempty"`
@@ -48,7 +62,11 @@ type Service struct {
 func (s *Service) convert() (*knockcore.Service, error) {
 	service := &knockcore.Service{
 		Name: s.Name, OpenFor: time.Duration(s.OpenFor), MaxOpen: time.Duration(s.MaxOpen),
-		RequireSession: s.RequireSession, Firewall: s.Firewall,
+		RequireSession: s.RequireSession, Firewall: s.Firewall, Uses: s.Uses, CloseAfterAuth: s.CloseAfterAuth,
+	}
+	var err error
+	if service.Destinations, err = ParsePrefixes(s.Destinations); err != nil {
+		return nil, fmt.Errorf("service %s: destinations: %w", s.Name, err)
 	}
 	for _, p := range s.Ports {
 		r, err := knockcore.ParsePortRange(p)

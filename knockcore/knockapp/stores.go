@@ -91,33 +91,6 @@ func (a *App) loadStore(ctx caddy.Context) error {
 	return nil
 }
 
-// FirewallConverter is implemented by the modules of namespace knock.firewalls.
-type FirewallConverter interface {
-	// KnockFirewall makes the engine.
-	KnockFirewall() (knockcore.Firewall, error)
-}
-
-func (a *App) loadFirewalls(ctx caddy.Context) (map[string]knockcore.Firewall, error) {
-	if len(a.FirewallsRaw) == 0 {
-		return nil, nil
-	}
-	mods, err := ctx.LoadModule(a, "FirewallsRaw")
-	if err != nil {
-		return nil, fmt.Errorf("loading firewall modules: %w", err)
-	}
-	firewalls := make(map[string]knockcore.Firewall)
-	for name, mod := range mods.(map[string]any) {
-		converter, ok := mod.(FirewallConverter)
-		if !ok {
-			return nil, fmt.Errorf("module %T is not a firewall", mod)
-		}
-		if firewalls[name], err = converter.KnockFirewall(); err != nil {
-			return nil, fmt.Errorf("firewall %s: %w", name, err)
-		}
-	}
-	return firewalls, nil
-}
-
 // Interface guards
 var (
 	_ StoreConverter        = (*MemoryStore)(nil)

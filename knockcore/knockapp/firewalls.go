@@ -1,0 +1,196 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockapp
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+)
+
+// FirewallConverter is implemented by the modules of namespace knock.firewalls:
+// they hold configuration and make the engine.
+type FirewallConverter interface {
+	// KnockFirewall says which firewall it is and how to get it. It touches nothing.
+	KnockFirewall() FirewallPlan
+}
+
+// FirewallPlan is how a configuration wants a firewall.
+type FirewallPlan struct {
+	// Key is the firewall's identity: configurations with the same key share the
+	// engine, so that a reload closes and opens nothing.
+	Key string
+	// Open makes the engine. It is called when the app starts, once while any
+	// configuration uses the key.
+	Open func() (knockcore.Firewall, error)
+	// Configure changes an engine that another configuration made; Setup follows.
+	Configure func(knockcore.Firewall) error
+	// OnExit is what is left behind when the last configuration ends.
+	OnExit knockcore.ExitMode
+	// Warnings, if set, tells after Setup what an operator should know.
+	Warnings func(knockcore.Firewall) []string
+}
+
+// firewallTimeout bounds setting a firewall up and stopping it.
+const firewallTimeout = 10 * time.Second
+
+// engines holds the firewalls of all configurations, by key.
+var engines = caddy.NewUsagePool()
+
+// engine is a firewall and the configurations that use it, in the order in which
+// they started. The last one's wishes hold; when it goes first, because its reload
+// failed, those of the one before hold again.
+type engine struct {
+	firewall knockcore.Firewall
+
+	mu    sync.Mutex
+	users []*firewallUse
+	exit  knockcore.ExitMode
+}
+
+// firewallUse is one configuration's use of an engine.
+type firewallUse struct {
+	plan     FirewallPlan
+	services []*knockcore.Service
+	engine   *engine
+}
+
+// Destruct stops the firewall when the last configuration has ended.
+func (e *engine) Destruct() error {
+	ctx, cancel := context.WithTimeout(context.Background(), firewallTimeout)
+	defer cancel()
+	return e.firewall.Stop(ctx, e.exit)
+}
+
+// apply makes the engine what the use wants. The caller holds the lock.
+func (e *engine) apply(ctx context.Context, use *firewallUse, fresh bool) error {
+	if !fresh && use.plan.Configure != nil {
+		if err := use.plan.Configure(e.firewall); err != nil {
+			return err
+		}
+	}
+	e.exit = use.plan.OnExit
+	return e.firewall.Setup(ctx, use.services)
+}
+
+// useFirewall takes a firewall into use and closes the services.
+func useFirewall(ctx context.Context, plan FirewallPlan, services []*knockcore.Service) (*firewallUse, error) {
+	ctx, cancel := context.WithTimeout(ctx, firewallTimeout)
+	defer cancel()
+	value, loaded, err := engines.LoadOrNew(plan.Key, func() (caddy.Destructor, error) {
+		fw, err := plan.Open()
+		if err != nil {
+			return nil, err
+		}
+		return &engine{firewall: fw}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	e := value.(*engine)
+	use := &firewallUse{plan: plan, services: services, engine: e}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.users = append(e.users, use)
+	if err := e.apply(ctx, use, !loaded); err != nil {
+		e.users = e.users[:len(e.users)-1]
+		e.restore()
+		_, _ = engines.Delete(plan.Key)
+		return nil, err
+	}
+	return use, nil
+}
+
+// restore applies the wishes of the last configuration that is left.
+func (e *engine) restore() {
+	if len(e.users) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), firewallTimeout)
+	defer cancel()
+	if err := e.apply(ctx, e.users[len(e.users)-1], false); err != nil {
+		caddy.Log().Named("knock").Error("going back to the firewall of the configuration before: " + err.Error())
+	}
+}
+
+// release ends the use; the engine goes on for others.
+func (u *firewallUse) release() error {
+	e := u.engine
+	e.mu.Lock()
+	last := len(e.users) > 0 && e.users[len(e.users)-1] == u
+	e.users = slices.DeleteFunc(e.users, func(other *firewallUse) bool { return other == u })
+	if last {
+		e.restore()
+	}
+	e.mu.Unlock()
+	_, err := engines.Delete(u.plan.Key)
+	return err
+}
+
+// loadFirewalls loads the guest modules and checks that services name them.
+func (a *App) loadFirewalls(ctx caddy.Context, services []*knockcore.Service) error {
+	a.plans = make(map[string]FirewallPlan)
+	if len(a.FirewallsRaw) > 0 {
+		mods, err := ctx.LoadModule(a, "FirewallsRaw")
+		if err != nil {
+			return fmt.Errorf("loading firewall modules: %w", err)
+		}
+		for name, mod := range mods.(map[string]any) {
+			converter, ok := mod.(FirewallConverter)
+			if !ok {
+				return fmt.Errorf("module %T is not a firewall", mod)
+			}
+			a.plans[name] = converter.KnockFirewall()
+		}
+	}
+	for i, s := range services {
+		if _, ok := a.plans[s.Firewall]; s.Firewall != "" && !ok {
+			return at(a.Services[i].At, fmt.Errorf("service %s: there is no firewall %q; configure it with `firewall %s`", s.Name, s.Firewall, s.Firewall))
+		}
+	}
+	return nil
+}
+
+// startFirewalls closes the services and returns the firewalls by name.
+func (a *App) startFirewalls(ctx context.Context) (map[string]knockcore.Firewall, error) {
+	firewalls := make(map[string]knockcore.Firewall)
+	for name, plan := range a.plans {
+		var services []*knockcore.Service
+		for _, s := range a.config.Services {
+			if s.Firewall == name {
+				services = append(services, s)
+			}
+		}
+		use, err := useFirewall(ctx, plan, services)
+		if err != nil {
+			return nil, fmt.Errorf("firewall %s: %w", name, err)
+		}
+		a.uses = append(a.uses, use)
+		firewalls[name] = use.engine.firewall
+		if plan.Warnings != nil {
+			for _, w := range plan.Warnings(use.engine.firewall) {
+				a.logger.Warn("firewall " + name + ": " + w)
+			}
+		}
+	}
+	return firewalls, nil
+}
+
+// stopFirewalls ends this configuration's use of its firewalls.
+func (a *App) stopFirewalls() error {
+	var first error
+	for _, use := range slices.Backward(a.uses) {
+		if err := use.release(); err != nil && first == nil {
+			first = err
+		}
+	}
+	a.uses = nil
+	return first
+}
