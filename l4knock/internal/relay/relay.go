@@ -117,4 +117,3 @@ func (r *Relay) Stats() Stats {
 	}
 	return s
 }
-

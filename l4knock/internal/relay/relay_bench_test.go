@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -146,4 +148,58 @@ func BenchmarkEcho(b *testing.B) {
 			client.in.Close()
 		})
 	}
+}
+
+// BenchmarkIdle is what 1,000 relays cost that have moved bytes and wait. The
+// sockets are the same for all, and "none" has nothing but those.
+func BenchmarkIdle(b *testing.B) {
+	var held sync.Map
+	none := struct {
+		name string
+		run  func(down, up net.Conn)
+	}{"none", func(down, up net.Conn) { held.Store(down, up) }}
+	for _, rel := range append(relayers[:len(relayers)-1:len(relayers)-1], none) {
+		b.Run(rel.name, func(b *testing.B) {
+			const relays, size = 1000, 64 << 10
+			client := startPeer(b, "client")
+			address := startPeer(b, "server").line()
+			var before, after runtime.MemStats
+			measure := func(m *runtime.MemStats) int {
+				for range 3 { // pools need more than one
+					runtime.GC()
+				}
+				runtime.ReadMemStats(m)
+				return openFiles(b)
+			}
+			fds := measure(&before)
+			goroutines := runtime.NumGoroutine()
+			address = serveRelay(b, address, rel.run)
+			client.do(address, relays)
+			if rel.name != "none" {
+				client.do("u", relays*size)
+				client.do("d", relays*size)
+			}
+			fds = measure(&after) - fds
+			memory := after.HeapAlloc + after.StackInuse - before.HeapAlloc - before.StackInuse
+			b.ReportMetric(float64(memory)/relays, "B/relay")
+			b.ReportMetric(float64(after.StackInuse-before.StackInuse)/relays, "stack-B/relay")
+			b.ReportMetric(float64(fds)/relays, "fds/relay")
+			b.ReportMetric(float64(runtime.NumGoroutine()-goroutines)/relays, "goroutines/relay")
+			for b.Loop() { // one look is enough
+			}
+			b.ReportMetric(0, "ns/op")
+			client.in.Close()
+			held.Range(func(down, up any) bool { down.(net.Conn).Close(); up.(net.Conn).Close(); return true })
+			held.Clear()
+		})
+	}
+}
+
+func openFiles(tb testing.TB) int {
+	tb.Helper()
+	d, err := os.ReadDir("/dev/fd")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return len(d)
 }
