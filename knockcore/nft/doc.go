@@ -52,15 +52,31 @@
 //
 // The engine listens to changes of the rule set. If our table, a chain or a rule
 // of it goes, or something is added to it, the table is rebuilt in one
-// transaction with the windows that still live; a check every few seconds makes
-// sure. An element that somebody else removes stays removed: that is how an
+// transaction, and windows that still live are put back; a check every few seconds
+// makes sure. An element that somebody else removes stays removed: that is how an
 // operator closes a window by hand.
+//
+// A repair takes about a millisecond, in which the services are open; with
+// Config.Protect the kernel lets nobody else change the table, and nothing is.
+//
+// # What a scan sees
+//
+// A service that drops looks filtered to a SYN scan, one that rejects looks
+// closed. Where established flows drain, packets that do not begin a connection
+// reach the host, whose own answers (a reset, say) tell that it is there and that
+// something gates: they let nobody in.
 //
 // # Cut
 //
 // A service that cuts (Service.CutOnExpire) has no rule for established flows:
 // every packet of a client needs a live window, so that flows stop with it,
 // conntrack or not, process or not. That includes answers to connections which
-// the host itself makes from the service's port. TCP connections that were open
-// when the service was first gated are kept by their addresses and ports.
+// the host itself makes from the service's port. TCP connections of the host that
+// were open when the service was first gated are kept, by their addresses and
+// ports; those that it forwards are not.
+//
+// # Sets of the operator's
+//
+// With Config.Sets there is no table and no rule of ours: windows are elements,
+// with a comment, in sets that the operator's rules use.
 package nft

@@ -5,16 +5,12 @@ package nft
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-
-	"github.com/caddy-knock/caddy-knock/knockcore"
 )
 
-// readBackFrom is the size of a commit from which on it is read back.
+// readBackFrom is how many windows make a commit worth reading back.
 const readBackFrom = 1000
 
 // apply opens and closes windows in one transaction.
@@ -25,6 +21,24 @@ func (g *gate) apply(changes map[key]time.Time) error {
 	if err := g.makeGroups(changes); err != nil {
 		return err
 	}
+	if err := g.send(changes); err != nil || len(changes) < readBackFrom {
+		return err
+	}
+	missing, err := g.readBack(changes)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	if err := g.send(missing); err != nil {
+		return err
+	}
+	if missing, err = g.readBack(missing); err == nil && len(missing) > 0 {
+		err = fmt.Errorf("%w: %d of %d", ErrLost, len(missing), len(changes))
+	}
+	return err
+}
+
+// send commits the changes and remembers them.
+func (g *gate) send(changes map[key]time.Time) error {
 	if err := g.k.commit(0, func(c *nftables.Conn) error { return g.moveElements(c, changes) }); err != nil {
 		return err
 	}
@@ -34,9 +48,6 @@ func (g *gate) apply(changes map[key]time.Time) error {
 			continue
 		}
 		g.live[k] = expires
-	}
-	if len(changes) >= readBackFrom {
-		return g.readBack(changes)
 	}
 	return nil
 }
@@ -126,150 +137,11 @@ func (g *gate) addElements(c *nftables.Conn, windows map[key]time.Time) error {
 		elems := make([]nftables.SetElement, len(keys))
 		for i, k := range keys {
 			elems[i].Key = k.prefix.Addr().AsSlice()
-			if expires := windows[k]; !expires.IsZero() {
-				elems[i].Timeout = timeoutUntil(now, expires)
-			}
+			elems[i].Timeout = timeoutUntil(now, windows[k])
 		}
 		if err := c.SetAddElements(grp.set(g.table()), elems); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// readBack makes sure that the kernel has what it took.
-func (g *gate) readBack(changes map[key]time.Time) error {
-	missing := map[key]bool{}
-	for k, expires := range changes {
-		if !expires.IsZero() {
-			missing[k] = true
-		}
-	}
-	windows, err := g.list()
-	if err != nil {
-		return err
-	}
-	for _, w := range windows {
-		if k, err := keyOf(w); err == nil {
-			delete(missing, k)
-		}
-	}
-	now := time.Now()
-	for k := range missing {
-		if isOver(changes[k], now) {
-			delete(missing, k)
-		}
-	}
-	if len(missing) > 0 {
-		return fmt.Errorf("%w: %d of %d", ErrLost, len(missing), len(changes))
-	}
-	return nil
-}
-
-// list reads all windows.
-func (g *gate) list() ([]knockcore.Window, error) {
-	var windows []knockcore.Window
-	for _, s := range g.services {
-		groups := standard(s.Name)
-		for grp := range g.groups {
-			if grp.service == s.Name {
-				groups = append(groups, grp)
-			}
-		}
-		for _, grp := range groups {
-			list, err := g.listGroup(grp)
-			if err != nil {
-				return nil, fmt.Errorf("reading set %s: %w", grp.setName(), err)
-			}
-			windows = append(windows, list...)
-		}
-	}
-	return windows, nil
-}
-
-func (g *gate) listGroup(grp group) (windows []knockcore.Window, err error) {
-	set := grp.set(g.table())
-	seen := map[netip.Addr]bool{}
-	add := func(e nftables.SetElement) {
-		addr, ok := netip.AddrFromSlice(e.Key)
-		w := knockcore.Window{Prefix: netip.PrefixFrom(addr, grp.bits), Service: grp.service}
-		switch {
-		case !ok || seen[addr] || e.Timeout != 0 && e.Expires == 0: // just over
-			return
-		case e.Timeout != 0:
-			w.Expires = time.Now().Add(e.Expires)
-		}
-		seen[addr] = true
-		windows = append(windows, w)
-	}
-	err = g.k.call(func(c *nftables.Conn) error {
-		elems, err := c.GetSetElements(set)
-		if err != nil {
-			return err
-		}
-		windows = windows[:0]
-		clear(seen)
-		for _, e := range elems {
-			add(e)
-		}
-		// While elements run out a dump can step over others: ask for those.
-		now := time.Now()
-		for k, expires := range g.live {
-			if k.group() != grp || seen[k.prefix.Addr()] || isOver(expires, now) {
-				continue
-			}
-			elems, err := c.FindSetElements(set, []nftables.SetElement{{Key: k.prefix.Addr().AsSlice()}})
-			if ignoreAbsent(err) != nil {
-				return err
-			}
-			for _, e := range elems {
-				add(e)
-			}
-		}
-		return nil
-	})
-	return windows, err
-}
-
-// adopt takes what is open for what should be.
-func (g *gate) adopt() error {
-	windows, err := g.list()
-	if err != nil {
-		return err
-	}
-	clear(g.live)
-	for _, w := range windows {
-		if k, err := keyOf(w); err == nil {
-			g.live[k] = w.Expires
-		}
-	}
-	for _, spec := range g.rs.sets {
-		if spec.kind == kindConn4 || spec.kind == kindConn6 {
-			if err := g.readKept(spec); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// counts reads the counters of the services.
-func (g *gate) counts() (map[string]Counts, error) {
-	counts := map[string]Counts{}
-	packets := map[string]uint64{}
-	err := g.k.call(func(c *nftables.Conn) error {
-		objects, err := c.GetNamedObjects(g.table())
-		for _, o := range objects {
-			if named, ok := o.(*nftables.NamedObj); ok {
-				if counter, ok := named.Obj.(*expr.Counter); ok {
-					packets[named.Name] = counter.Packets
-				}
-			}
-		}
-		return err
-	})
-	for _, s := range g.services {
-		counts[s.Name] = Counts{Opened: packets[openCounter(s.Name)], Shut: packets[shutCounter(s.Name)]}
-	}
-	return counts, err
 }

@@ -59,7 +59,7 @@ func (e *Engine) Warnings() []string {
 
 // Setup closes the services, in one transaction. A table of ours that stands
 // already is changed in place: windows of services that remain stay open, and
-// nothing is open meanwhile. If it fails, all is as it was.
+// nothing is open meanwhile. If it fails, nothing was opened by it.
 func (e *Engine) Setup(ctx context.Context, services []*knockcore.Service) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -86,7 +86,7 @@ func (e *Engine) Setup(ctx context.Context, services []*knockcore.Service) error
 }
 
 // Open opens windows, or moves the expiry of those that are open. All windows of
-// a call open, or none (a call with more than 16384 is divided).
+// a call open, or none (a call with more than 1024 is divided).
 func (e *Engine) Open(ctx context.Context, windows ...knockcore.Window) error {
 	return e.change(ctx, windows, false)
 }

@@ -4,16 +4,12 @@
 package nft
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 )
@@ -30,18 +26,9 @@ type guest struct {
 	ready    bool
 }
 
-type guestSet struct {
-	ref    SetRef
-	set    *nftables.Set
-	v6     bool
-	handle uint64 // tells a set from a later one of the same name
-}
-
 const (
 	// commentMark begins the comment of our elements.
 	commentMark = "caddy-knock"
-	// nftaSetHandle is NFTA_SET_HANDLE, which x/sys/unix lacks.
-	nftaSetHandle = 16
 	// maxComment is the longest comment that nft itself writes.
 	maxComment = 128
 )
@@ -52,42 +39,6 @@ func newGuest(cfg Config) *guest {
 		g.sets = append(g.sets, &guestSet{ref: ref})
 	}
 	return g
-}
-
-func (s *guestSet) family() nftables.TableFamily {
-	switch s.ref.family() {
-	case "ip":
-		return nftables.TableFamilyIPv4
-	case "ip6":
-		return nftables.TableFamilyIPv6
-	default:
-		return nftables.TableFamilyINet
-	}
-}
-
-// find looks the set up and checks that it can hold windows.
-func (g *guest) find(s *guestSet) error {
-	table := &nftables.Table{Name: s.ref.Table, Family: s.family()}
-	err := g.k.call(func(c *nftables.Conn) (err error) {
-		s.set, err = c.GetSetByName(table, s.ref.Set)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("looking for set %s: %w", s.ref, err)
-	}
-	wants := "type ipv4_addr or ipv6_addr, and flag timeout alone"
-	switch {
-	case !s.set.HasTimeout, s.set.Interval, s.set.IsMap, s.set.Constant:
-		return fmt.Errorf("set %s: %w: a set for windows has %s", s.ref, ErrSet, wants)
-	case s.set.KeyType.GetNFTMagic() == nftables.TypeIPAddr.GetNFTMagic():
-		s.v6 = false
-	case s.set.KeyType.GetNFTMagic() == nftables.TypeIP6Addr.GetNFTMagic():
-		s.v6 = true
-	default:
-		return fmt.Errorf("set %s: %w: it holds %s; a set for windows has %s", s.ref, ErrSet, s.set.KeyType.Name, wants)
-	}
-	s.handle, err = g.k.setHandle(s.family(), s.ref)
-	return err
 }
 
 // install finds the sets and puts all live windows into them.
@@ -130,12 +81,42 @@ func (g *guest) apply(changes map[key]time.Time) error {
 			delete(next[addr], k.service)
 		}
 	}
+	if err := g.respect(next); err != nil {
+		return err
+	}
 	if err := g.write(next); err != nil {
 		return err
 	}
 	for addr, services := range next {
 		if g.live[addr] = services; len(services) == 0 {
 			delete(g.live, addr)
+		}
+	}
+	return nil
+}
+
+// respect leaves out addresses that the operator has in a set for good: they are
+// open, and would not be any more once our window ended.
+func (g *guest) respect(addrs map[netip.Addr]map[string]time.Time) error {
+	for addr := range addrs {
+		if _, names := longest(g.live[addr], time.Now()); len(names) > 0 {
+			continue // ours
+		}
+		for _, s := range g.sets {
+			if s.v6 != addr.Is6() {
+				continue
+			}
+			var elems []nftables.SetElement
+			err := g.k.call(func(c *nftables.Conn) (err error) {
+				elems, err = c.FindSetElements(s.set, []nftables.SetElement{{Key: addr.AsSlice()}})
+				return ignoreAbsent(err)
+			})
+			if err != nil {
+				return fmt.Errorf("reading set %s: %w", s.ref, err)
+			}
+			if len(elems) == 1 && elems[0].Timeout == 0 {
+				delete(addrs, addr)
+			}
 		}
 	}
 	return nil
@@ -182,101 +163,18 @@ func (g *guest) write(addrs map[netip.Addr]map[string]time.Time) error {
 	})
 }
 
-// longest is the end of the last window, and the services that have one.
-func longest(services map[string]time.Time, now time.Time) (until time.Time, names []string) {
-	for service, expires := range services {
-		if isOver(expires, now) {
-			continue
-		}
-		names = append(names, service)
-		if expires.After(until) {
-			until = expires
-		}
-	}
-	slices.Sort(names)
-	return until, names
-}
-
-// comment names the services, as many as fit.
-func comment(services []string) string {
-	s := commentMark
-	for _, name := range services {
-		if len(s)+1+len(name) < maxComment {
-			s += " " + name
-		}
-	}
-	return s
-}
-
-func (g *guest) list() ([]knockcore.Window, error) {
-	var windows []knockcore.Window
-	seen := map[key]bool{}
-	for _, s := range g.sets {
-		var elems []nftables.SetElement
-		err := g.k.call(func(c *nftables.Conn) (err error) { elems, err = c.GetSetElements(s.set); return err })
-		if err != nil {
-			return nil, fmt.Errorf("reading set %s: %w", s.ref, err)
-		}
-		now := time.Now()
-		for _, e := range elems {
-			mark, names, _ := strings.Cut(e.Comment, " ")
-			addr, ok := netip.AddrFromSlice(e.Key)
-			if !ok || mark != commentMark || e.Expires == 0 {
-				continue
-			}
-			for _, service := range strings.Fields(names) {
-				w := knockcore.Window{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Service: service, Expires: now.Add(e.Expires)}
-				if until, known := g.live[addr][service]; known && until.Before(w.Expires) {
-					w.Expires = until
-				}
-				k := key{service, w.Prefix}
-				if g.services[service] && !seen[k] && w.Expires.After(now) {
-					seen[k] = true
-					windows = append(windows, w)
-				}
+func (g *guest) forget() {
+	now := time.Now()
+	for addr, services := range g.live {
+		for name, expires := range services {
+			if isOver(expires, now) || !g.services[name] {
+				delete(services, name)
 			}
 		}
-	}
-	return windows, nil
-}
-
-func (g *guest) adopt() error {
-	windows, err := g.list()
-	if err != nil {
-		return err
-	}
-	clear(g.live)
-	for _, w := range windows {
-		addr := w.Prefix.Addr()
-		if g.live[addr] == nil {
-			g.live[addr] = map[string]time.Time{}
-		}
-		g.live[addr][w.Service] = w.Expires
-	}
-	return nil
-}
-
-func (g *guest) verify() (string, error) {
-	if !g.ready {
-		return "", ErrStopped
-	}
-	genID, err := g.k.generation()
-	if err != nil || genID == g.verified {
-		return "", err
-	}
-	for _, s := range g.sets {
-		handle, err := g.k.setHandle(s.family(), s.ref)
-		switch {
-		case isAbsent(err):
-			return "set " + s.ref.String() + " is gone", nil
-		case err != nil:
-			return "", err
-		case handle != s.handle:
-			return "set " + s.ref.String() + " was made anew", nil
+		if len(services) == 0 {
+			delete(g.live, addr)
 		}
 	}
-	g.verified = genID
-	return "", nil
 }
 
 func (g *guest) counts() (map[string]Counts, error) { return map[string]Counts{}, nil }
@@ -292,41 +190,6 @@ func (g *guest) stop(mode knockcore.ExitMode) error {
 	return ignoreAbsent(g.write(none))
 }
 
-func (g *guest) concerns(family byte, table string) bool {
-	return slices.ContainsFunc(g.sets, func(s *guestSet) bool { return byte(s.family()) == family && s.ref.Table == table })
-}
-
 func (g *guest) port() uint32 { return g.k.port.Load() }
 
 func (g *guest) close() { g.k.close() }
-
-// setHandle asks for the handle of a set, which no other ever has.
-func (k *kernel) setHandle(family nftables.TableFamily, ref SetRef) (handle uint64, err error) {
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_SET_TABLE, Data: []byte(ref.Table + "\x00")},
-		{Type: unix.NFTA_SET_NAME, Data: []byte(ref.Set + "\x00")},
-	})
-	if err != nil {
-		return 0, err
-	}
-	replies, err := k.ask(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSET), Flags: netlink.Request},
-		Data:   append([]byte{byte(family), unix.NFNETLINK_V0, 0, 0}, attrs...),
-	})
-	if err != nil {
-		return 0, fmt.Errorf("looking for set %s: %w", ref, err)
-	}
-	for _, m := range replies {
-		ad, err := netlink.NewAttributeDecoder(m.Data[min(4, len(m.Data)):])
-		if err != nil {
-			return 0, err
-		}
-		ad.ByteOrder = binary.BigEndian
-		for ad.Next() {
-			if ad.Type() == nftaSetHandle {
-				return ad.Uint64(), nil
-			}
-		}
-	}
-	return 0, fmt.Errorf("looking for set %s: %w", ref, unix.ENOENT)
-}

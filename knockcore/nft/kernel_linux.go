@@ -4,7 +4,6 @@
 package nft
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,9 +69,10 @@ func (k *kernel) call(fn func(*nftables.Conn) error) error {
 		if err := k.open(); err != nil {
 			return err
 		}
+		l := k.link
 		err := fn(k.conn)
-		if k.link.err != nil {
-			err = k.link.err
+		if l.err != nil {
+			err = l.err
 			k.close()
 		}
 		if err == nil || attempt == retries || !isShortage(err) {
@@ -97,26 +96,6 @@ func (k *kernel) commit(genID uint32, build func(*nftables.Conn) error) error {
 		}
 		return c.Flush()
 	})
-}
-
-// ask sends a message that the library does not know and returns the replies.
-func (k *kernel) ask(m netlink.Message) ([]netlink.Message, error) {
-	if err := k.open(); err != nil {
-		return nil, err
-	}
-	replies, err := k.link.roundTrip([]netlink.Message{m})
-	if err != nil {
-		k.close()
-		return nil, explain(err)
-	}
-	for _, r := range replies {
-		if r.Header.Type == netlink.Error && len(r.Data) >= 4 {
-			if errno := int32(binary.NativeEndian.Uint32(r.Data)); errno != 0 {
-				return nil, explain(syscall.Errno(-errno))
-			}
-		}
-	}
-	return replies, nil
 }
 
 // canDestroy finds out, once, whether the kernel knows how to delete what may be
@@ -144,31 +123,6 @@ func (k *kernel) probe(build func(*nftables.Conn) error) error {
 	other := kernel{netns: k.netns}
 	defer other.close()
 	return other.commit(0, build)
-}
-
-// generation is the number of the kernel's rule set. The library's own way to
-// ask hides the error's number.
-func (k *kernel) generation() (id uint32, err error) {
-	replies, err := k.ask(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN), Flags: netlink.Request},
-		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
-	})
-	if err != nil {
-		return 0, fmt.Errorf("reading the generation of the rule set: %w", err)
-	}
-	for _, m := range replies {
-		ad, err := netlink.NewAttributeDecoder(m.Data[min(4, len(m.Data)):])
-		if err != nil {
-			return 0, err
-		}
-		ad.ByteOrder = binary.BigEndian
-		for ad.Next() {
-			if ad.Type() == unix.NFTA_GEN_ID {
-				return ad.Uint32(), nil
-			}
-		}
-	}
-	return 0, errors.New("reading the generation of the rule set: no answer")
 }
 
 // steady reads until the rule set did not change meanwhile, and returns its

@@ -5,8 +5,6 @@ package nft
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -16,8 +14,11 @@ import (
 const (
 	// queueLen is how many calls may wait before callers block.
 	queueLen = 4096
-	// maxCommit is how many windows go out in one commit at most.
-	maxCommit = 16384
+	// maxCommit is how many windows go out in one commit at most. The kernel needs
+	// some microseconds for each, and a window begins to run when it gets to it.
+	maxCommit = 1024
+	// forgetEvery is how often windows that ran out are dropped from memory.
+	forgetEvery = time.Minute
 	// healBurst repairs are made at once; after that one every healPause, so that
 	// a fight over the table does not eat the machine.
 	healBurst = 20
@@ -112,6 +113,7 @@ func (o *owner) loop() {
 	defer tick.Stop()
 	o.monitor = newMonitor(o.cfg.NetNS, o.keeper.concerns, o.keeper.port)
 	defer o.monitor.close()
+	forgot := time.Now()
 	for {
 		select {
 		case r := <-o.requests:
@@ -129,127 +131,14 @@ func (o *owner) loop() {
 			}
 		case <-o.monitor.wake:
 			o.look(o.monitor.take())
-		case <-tick.C:
+		case now := <-tick.C:
 			o.look(changedRules)
-		}
-	}
-}
-
-// gather takes the windows of all requests that wait, up to one that cannot be
-// joined.
-func (o *owner) gather(first *request) (batch []*request, next *request) {
-	batch = append(batch, first)
-	for n := len(first.windows); n < maxCommit; {
-		select {
-		case r := <-o.requests:
-			if r.run != nil {
-				return batch, r
-			}
-			batch = append(batch, r)
-			n += len(r.windows)
-		default:
-			return batch, nil
-		}
-	}
-	return batch, nil
-}
-
-// commit applies the requests, together if that works and else one by one, and
-// answers each. It passes next on.
-func (o *owner) commit(batch []*request, next *request) *request {
-	all := map[key]time.Time{}
-	var valid []*request
-	for _, r := range batch {
-		if !r.begin() {
-			continue
-		}
-		changes, err := o.changes(r)
-		if err != nil {
-			r.done <- err
-			continue
-		}
-		for k, expires := range changes { // the later request decides
-			all[k] = expires
-		}
-		valid = append(valid, r)
-	}
-	err := o.apply(all)
-	if err == nil || len(valid) == 1 {
-		for _, r := range valid {
-			r.done <- err
-		}
-		return next
-	}
-	for _, r := range valid {
-		changes, err := o.changes(r)
-		if err == nil {
-			err = o.apply(changes)
-		}
-		r.done <- err
-	}
-	return next
-}
-
-// apply sends the changes in commits of a bounded size; if the table is gone it
-// is repaired first.
-func (o *owner) apply(changes map[key]time.Time) error {
-	part := changes
-	for len(changes) > 0 {
-		if len(changes) > maxCommit {
-			part = make(map[key]time.Time, maxCommit)
-			for k, expires := range changes {
-				if part[k] = expires; len(part) == maxCommit {
-					break
-				}
-			}
-		} else {
-			part = changes
-		}
-		err := o.keeper.apply(part)
-		if isAbsent(err) {
-			if err = o.heal("the table is gone"); err == nil {
-				err = o.keeper.apply(part)
+			if now.Sub(forgot) > forgetEvery {
+				o.keeper.forget()
+				forgot = now
 			}
 		}
-		if err != nil {
-			return fmt.Errorf("changing %d windows: %w", len(part), err)
-		}
-		if len(part) == len(changes) {
-			return nil
-		}
-		for k := range part {
-			delete(changes, k)
-		}
 	}
-	return nil
-}
-
-// changes checks the windows of a request and brings them to their normal form.
-func (o *owner) changes(r *request) (map[key]time.Time, error) {
-	now := time.Now()
-	m := make(map[key]time.Time, len(r.windows))
-	for _, w := range r.windows {
-		k, err := keyOf(w)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case r.close:
-			w.Expires = time.Time{}
-		case w.Expires.IsZero():
-			return nil, fmt.Errorf("window of %v to service %s: no expiry", w.Prefix, w.Service)
-		case !w.Expires.After(now):
-			return nil, fmt.Errorf("window of %v to service %s: %w", w.Prefix, w.Service, ErrExpired)
-		}
-		if !o.names[w.Service] {
-			if r.close {
-				continue
-			}
-			return nil, fmt.Errorf("window of %v to service %s: %w", w.Prefix, w.Service, ErrUnknownService)
-		}
-		m[k] = w.Expires
-	}
-	return m, nil
 }
 
 // setup installs and takes over.
@@ -263,45 +152,4 @@ func (o *owner) setup(cfg Config, services []*knockcore.Service) error {
 	}
 	o.healErr = nil
 	return o.keeper.adopt()
-}
-
-// look sees to what changed.
-func (o *owner) look(c changed) {
-	reason, err := o.keeper.verify()
-	switch {
-	case errors.Is(err, ErrStopped):
-	case err != nil:
-		o.healErr = err
-	case reason != "":
-		_ = o.heal(reason)
-	case c&changedElements != 0:
-		o.healErr = o.keeper.adopt()
-	default:
-		o.healErr = nil
-	}
-}
-
-// heal repairs the table, unless that was done too often lately.
-func (o *owner) heal(reason string) error {
-	start := time.Now()
-	o.credit = min(healBurst, o.credit+start.Sub(o.credited).Seconds()/healPause.Seconds())
-	o.credited = start
-	if o.credit < 1 {
-		o.healErr = fmt.Errorf("%s: others change it all the time", reason)
-		o.monitor.again(healPause)
-		return o.healErr
-	}
-	o.credit--
-	restored, err := o.keeper.install(o.cfg, o.services)
-	repeated := err != nil && o.healErr != nil && err.Error() == o.healErr.Error()
-	o.healErr = err
-	if err == nil {
-		o.heals.Add(1)
-	} else {
-		o.monitor.again(healPause)
-	}
-	if o.cfg.OnHeal != nil && !repeated {
-		o.cfg.OnHeal(Heal{Reason: reason, Windows: restored, Took: time.Since(start), Err: err})
-	}
-	return err
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +16,7 @@ import (
 // state is what the kernel has of our table.
 type state struct {
 	table    *nftables.Table // nil if there is none
+	handle   uint64          // of the table
 	chains   map[string]*nftables.Chain
 	sets     map[string]*nftables.Set
 	counters map[string]bool
@@ -61,6 +61,9 @@ func (k *kernel) readState(name string) (*state, error) {
 		s.table = table
 		return nil
 	})
+	if err == nil && s.table != nil {
+		s.handle, err = k.tableHandle(nftables.TableFamilyINet, name)
+	}
 	return s, err
 }
 
@@ -75,17 +78,9 @@ func ignoreAbsent(err error) error {
 // Handles are never used twice, so they tell whether the rules are those that
 // were installed.
 func (k *kernel) ruleHandles(table string) (handles map[string][]uint64, err error) {
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: []byte(table + "\x00")}})
-	if err != nil {
-		return nil, err
-	}
-	replies, err := k.ask(netlink.Message{
-		Header: netlink.Header{
-			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE),
-			Flags: netlink.Request | netlink.Dump,
-		},
-		Data: append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attrs...),
-	})
+	m := nfMessage(unix.NFT_MSG_GETRULE, nftables.TableFamilyINet, table)
+	m.Header.Flags |= netlink.Dump
+	replies, err := k.ask(m)
 	if err != nil {
 		return nil, err
 	}
@@ -152,9 +147,12 @@ func (c chain) chain(table *nftables.Table) *nftables.Chain {
 
 // differs says in what the kernel's table is not the one that was installed, ""
 // if it is.
-func (rs *ruleset) differs(s *state, flags nftables.TableFlags, want, have map[string][]uint64) string {
+func (rs *ruleset) differs(s *state, handle uint64, flags nftables.TableFlags, want, have map[string][]uint64) string {
 	if s.table == nil {
 		return "the table is gone"
+	}
+	if s.handle != handle {
+		return "the table was made anew"
 	}
 	if s.table.Flags != flags {
 		return fmt.Sprintf("the table has flags %#x", s.table.Flags)
@@ -179,81 +177,4 @@ func (rs *ruleset) differs(s *state, flags nftables.TableFlags, want, have map[s
 		return "there is a chain that is not ours"
 	}
 	return ""
-}
-
-// add writes the whole table into a transaction, over what is there: rules are
-// replaced, sets and counters that fit stay with what is in them. It returns the
-// names of the sets that it makes, and the rules by chain.
-func (rs *ruleset) add(c *nftables.Conn, s *state, flags nftables.TableFlags) (table *nftables.Table, made map[string]bool, rules map[string][]*nftables.Rule, err error) {
-	table = c.AddTable(&nftables.Table{Name: rs.table, Family: nftables.TableFamilyINet, Flags: flags})
-	made, rules = map[string]bool{}, map[string][]*nftables.Rule{}
-	if s.table != nil {
-		c.FlushTable(table) // all rules, and with them what they refer to
-	}
-	stay := map[string]bool{}
-	for _, ch := range rs.chains {
-		if have := s.chains[ch.name]; have != nil && ch.fits(have) {
-			stay[ch.name] = true
-		}
-	}
-	for name := range s.chains {
-		if !stay[name] {
-			c.DelChain(&nftables.Chain{Table: table, Name: name})
-		}
-	}
-	wanted := map[string]setSpec{}
-	for _, set := range rs.sets {
-		wanted[set.name] = set
-	}
-	for name, have := range s.sets {
-		if spec, ok := wanted[name]; !have.Anonymous && (!ok || !spec.fits(table, have)) {
-			c.DelSet(&nftables.Set{Table: table, Name: name})
-		}
-	}
-	for name := range s.counters {
-		if !slices.Contains(rs.counters, name) {
-			c.DeleteObject(&nftables.CounterObj{Table: table, Name: name})
-		}
-	}
-
-	for _, name := range rs.counters {
-		if !s.counters[name] {
-			c.AddObj(&nftables.CounterObj{Table: table, Name: name})
-		}
-	}
-	for _, set := range rs.sets {
-		if have := s.sets[set.name]; have == nil || !set.fits(table, have) {
-			made[set.name] = true
-			if err := c.AddSet(set.set(table), nil); err != nil {
-				return nil, nil, nil, err
-			}
-		}
-	}
-	for _, ch := range rs.chains {
-		if !stay[ch.name] {
-			c.AddChain(ch.chain(table))
-		}
-	}
-	enc := encoder{c, table}
-	for _, ch := range rs.chains {
-		for _, r := range ch.rules {
-			out, err := enc.rule(&nftables.Chain{Table: table, Name: ch.name}, r)
-			if err != nil {
-				return nil, nil, nil, err
-			}
-			rules[ch.name] = append(rules[ch.name], out)
-		}
-	}
-	return table, made, rules, nil
-}
-
-// markOwner writes into the marker who owns the table from now on, nobody for
-// the zero process.
-func markOwner(c *nftables.Conn, table *nftables.Table, p process) error {
-	set := setSpec{markerSet, kindMark, markerComment}.set(table)
-	c.FlushSet(set)
-	if p == (process{}) {
-		return nil
-	}
-	return c.SetAddElements(set, []nftables.SetElement{{Key: binaryutil.NativeEndian.PutUint32(p.pid), Comment: p.comment()}})
 }

@@ -123,11 +123,17 @@ func token(service string) string {
 	return "s_" + clean[:min(24, len(clean))] + "_" + hex.EncodeToString(sum[:4])
 }
 
+// forever is the end of windows that somebody else opened without one.
+var forever = time.Unix(1<<40, 0)
+
 // minTimeout is the shortest life that the kernel can be asked for.
 const minTimeout = time.Millisecond
 
 // timeoutUntil is the life of an element that ends at expires, in whole
-// milliseconds, never more than what is left.
+// milliseconds, never more than what is left; 0 is for ever.
 func timeoutUntil(now, expires time.Time) time.Duration {
+	if expires.Equal(forever) {
+		return 0
+	}
 	return max(minTimeout, expires.Sub(now).Truncate(time.Millisecond))
 }

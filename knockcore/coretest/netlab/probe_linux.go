@@ -34,6 +34,9 @@ const (
 // SYN is sent once in this time: the kernel repeats it after one second.
 const ProbeTimeout = 250 * time.Millisecond
 
+// patience is how long Expect waits for an answer that should come.
+const patience = 5 * time.Second
+
 // Dial opens a connection from inside the namespace; address must be an IP
 // literal with a port.
 func (n *NS) Dial(network, address string, timeout time.Duration) (c net.Conn, err error) {
@@ -125,6 +128,20 @@ func (n *NS) Probe(network, address string) State {
 	return state
 }
 
+// Expect is Probe with patience: where something should come back it waits longer,
+// so that a busy machine does not make an open port look filtered.
+func (n *NS) Expect(network, address string, want State) State {
+	timeout := ProbeTimeout
+	if want != Filtered {
+		timeout = patience
+	}
+	state, err := n.ProbeFrom(network, "", address, timeout)
+	if err != nil {
+		n.t.Logf("%s: probing %s %s: %v", n.Name, network, address, err)
+	}
+	return state
+}
+
 // ProbeFrom is Probe with a source address (an IP literal, or "") and a
 // timeout; the error explains [Failed].
 func (n *NS) ProbeFrom(network, source, address string, timeout time.Duration) (state State, err error) {
@@ -146,6 +163,11 @@ func (n *NS) Watch(ctx context.Context, network, address string, every time.Dura
 			time.Sleep(time.Until(start.Add(every)))
 		}
 	})
+}
+
+// ProbeHere probes from the namespace of the calling thread, for use in [NS.Do].
+func ProbeHere(network, address string, timeout time.Duration) (State, error) {
+	return probe(network, "", address, timeout)
 }
 
 func probe(network, source, address string, timeout time.Duration) (State, error) {

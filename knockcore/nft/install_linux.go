@@ -1,0 +1,230 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+)
+
+// installTries bounds how often an installation starts over because others
+// change the rule set at the same time.
+const installTries = 50
+
+func (g *gate) install(cfg Config, services []*knockcore.Service) (restored int, err error) {
+	if err := g.take(); err != nil {
+		return 0, err
+	}
+	oldConfig, oldServices := g.cfg, g.services
+	g.cfg, g.services = cfg, services
+	defer func() {
+		if err != nil { // the old table stands
+			g.cfg, g.services = oldConfig, oldServices
+		}
+	}()
+	for range installTries {
+		var st *state
+		genID, err := g.k.steady(func() (err error) { st, err = g.k.readState(g.name); return err })
+		if err != nil {
+			return 0, fmt.Errorf("reading table %s: %w", g.name, err)
+		}
+		if err := g.mayChange(st); err != nil {
+			return 0, err
+		}
+		restored, err = g.write(st, genID)
+		if errors.Is(err, unix.ERESTART) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("installing table %s: %w", g.name, err)
+		}
+		return restored, nil
+	}
+	return 0, fmt.Errorf("installing table %s: others change the rule set all the time", g.name)
+}
+
+// write sends the table in one transaction.
+func (g *gate) write(st *state, genID uint32) (restored int, err error) {
+	for name := range st.sets { // what others left open stays open
+		if grp, ok := g.knownGroup(name); ok && !grp.isStandard() {
+			g.groups[grp] = true
+		}
+	}
+	var groups []group
+	for grp := range g.groups {
+		groups = append(groups, grp)
+	}
+	rs, err := build(g.cfg, g.services, groups)
+	if err != nil {
+		return 0, err
+	}
+	if err := g.keepConnections(st); err != nil {
+		return 0, err
+	}
+	handle, anew, rescued := st.handle, false, false
+	switch {
+	case st.table == nil:
+	case g.handle != 0 && g.handle != st.handle:
+		anew = true // made by others: what it has of windows is no news
+	case (st.table.Flags^g.flags())&^nftables.TableFlagDormant != 0:
+		anew, rescued = true, true // ownership cannot be changed in place
+		if err := g.rescue(st); err != nil {
+			return 0, err
+		}
+	}
+	if anew {
+		st = &state{}
+	}
+	var later map[key]time.Time
+	var rules map[string][]*nftables.Rule
+	err = g.k.commit(genID, func(c *nftables.Conn) error {
+		if anew {
+			c.DelTable(g.table())
+		}
+		table, made, added, err := rs.add(c, st, g.flags())
+		if err != nil {
+			return err
+		}
+		rules = added
+		if err := markOwner(c, table, g.self); err != nil {
+			return err
+		}
+		missing := map[key]time.Time{}
+		now := time.Now()
+		for k, expires := range g.live {
+			if made[k.group().setName()] && !isOver(expires, now) {
+				missing[k] = expires
+			}
+		}
+		restored, later = len(missing), nil
+		if !rescued { // closing comes first: elements take the kernel a while
+			missing, later = nil, missing
+		}
+		if err := g.addKept(c, table); err != nil {
+			return err
+		}
+		return g.addElements(c, missing)
+	})
+	if err != nil {
+		return 0, err
+	}
+	if st.table == nil {
+		handle, err = g.k.tableHandle(nftables.TableFamilyINet, g.name)
+		if isAbsent(err) {
+			handle = math.MaxUint64 // gone again: no table has this one
+		} else if err != nil {
+			return 0, err
+		}
+	}
+	g.rs, g.handle, g.handles, g.verified = rs, handle, map[string][]uint64{}, 0
+	for chain, list := range rules {
+		for _, r := range list {
+			g.handles[chain] = append(g.handles[chain], r.Handle)
+		}
+	}
+	g.forget()
+	return restored, g.apply(later)
+}
+
+func (g *gate) verify() (string, error) {
+	if g.rs == nil {
+		return "", ErrStopped
+	}
+	genID, err := g.k.generation()
+	if err != nil || genID == g.verified {
+		return "", err
+	}
+	var st *state
+	var have map[string][]uint64
+	genID, err = g.k.steady(func() (err error) {
+		if st, err = g.k.readState(g.name); err != nil || st.table == nil {
+			return err
+		}
+		have, err = g.k.ruleHandles(g.name)
+		return ignoreAbsent(err)
+	})
+	if err != nil {
+		return "", err
+	}
+	reason := g.rs.differs(st, g.handle, g.flags(), g.handles, have)
+	if reason == "" {
+		g.verified = genID
+	}
+	return reason, nil
+}
+
+func (g *gate) stop(mode knockcore.ExitMode) error {
+	if g.rs == nil {
+		return nil
+	}
+	var st *state
+	for range installTries {
+		genID, err := g.k.steady(func() (err error) { st, err = g.k.readState(g.name); return err })
+		if err != nil {
+			return fmt.Errorf("reading table %s: %w", g.name, err)
+		}
+		if st.table == nil || !st.ours() {
+			return nil
+		}
+		err = g.k.commit(genID, func(c *nftables.Conn) error {
+			if mode == knockcore.ExitRemove {
+				c.DelTable(g.table())
+				return nil
+			}
+			if mode == knockcore.ExitClose {
+				for name := range st.sets {
+					if grp, ok := g.knownGroup(name); ok {
+						c.FlushSet(&nftables.Set{Table: g.table(), Name: grp.setName()})
+					}
+				}
+			}
+			return markOwner(c, g.table(), process{})
+		})
+		if !errors.Is(err, unix.ERESTART) {
+			return err
+		}
+	}
+	return fmt.Errorf("leaving table %s: others change the rule set all the time", g.name)
+}
+
+// Remove takes the table away, if it is ours, and says whether there was one.
+// Services are open afterwards. It needs no engine, and refuses while another
+// process keeps the table.
+func Remove(ctx context.Context, cfg Config) (bool, error) {
+	if err := cfg.Validate(); err != nil {
+		return false, err
+	}
+	g := newGate(cfg)
+	g.cfg = cfg
+	defer g.close()
+	for range installTries {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		var st *state
+		genID, err := g.k.steady(func() (err error) { st, err = g.k.readState(g.name); return err })
+		if err != nil {
+			return false, err
+		}
+		if st.table == nil {
+			return false, nil
+		}
+		if err := g.mayChange(st); err != nil {
+			return false, err
+		}
+		err = g.k.commit(genID, func(c *nftables.Conn) error { c.DelTable(st.table); return nil })
+		if !errors.Is(err, unix.ERESTART) {
+			return err == nil, err
+		}
+	}
+	return false, errors.New("removing the table: others change the rule set all the time")
+}

@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+)
+
+// TestRetry: a kernel short of buffers is asked again, a bounded number of times.
+func TestRetry(t *testing.T) {
+	for _, c := range []struct {
+		err   error
+		fails int
+		calls int
+		ok    bool
+	}{
+		{fmt.Errorf("send: %w", unix.ENOBUFS), 2, 3, true},
+		{unix.ENOBUFS, 100, retries, false},
+		{unix.EINTR, 1, 2, true},
+		{unix.EPERM, 1, 1, false},
+	} {
+		k := kernel{link: &link{fd: -1}, conn: &nftables.Conn{}}
+		calls := 0
+		err := k.call(func(*nftables.Conn) error {
+			if calls++; calls <= c.fails {
+				return c.err
+			}
+			return nil
+		})
+		if calls != c.calls || (err == nil) != c.ok || err != nil && !errors.Is(err, c.err) {
+			t.Errorf("%v for %d times: %d calls, %v", c.err, c.fails, calls, err)
+		}
+	}
+	if err := explain(unix.EPERM); !errors.Is(err, ErrPermission) {
+		t.Error(err)
+	}
+	if err := explain(unix.EOPNOTSUPP); !errors.Is(err, ErrUnsupported) {
+		t.Error(err)
+	}
+}
+
+// TestReadBack: windows that the kernel took and does not have are noticed.
+func TestReadBack(t *testing.T) {
+	w := newTown(t)
+	e := start(t, w.host, Config{}, service(t, "ssh", "tcp/22"))
+	open(t, e, window(knocker4, "ssh", time.Hour))
+	err := e.run(t.Context(), func(o *owner) error {
+		there, _ := keyOf(window(knocker4, "ssh", 0))
+		lost, _ := keyOf(window(stranger4, "ssh", 0))
+		closed, _ := keyOf(window("10.0.0.1", "ssh", 0))
+		over, _ := keyOf(window("10.0.0.2", "ssh", 0))
+		missing, err := o.keeper.(*gate).readBack(map[key]time.Time{
+			there: time.Now().Add(time.Hour), lost: time.Now().Add(time.Hour), closed: {}, over: time.Now(),
+		})
+		if _, ok := missing[lost]; len(missing) != 1 || !ok {
+			t.Errorf("missing: %v", missing)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
