@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 
@@ -126,17 +127,17 @@ func relayStreams(conn net.Conn, in io.Reader, out io.Writer, person bool) error
 	}()
 	n, err := io.Copy(out, conn)
 	if err != nil {
-		return fmt.Errorf("receiving: %w", err)
+		return streamError("receiving", err, n == 0)
 	}
 	select {
 	case err := <-sent:
-		return sendError(err)
+		return streamError("sending", err, n == 0)
 	default:
 	}
-	if n == 0 {
+	switch {
+	case n == 0:
 		return errNoAnswer
-	}
-	if person {
+	case person:
 		return nil
 	}
 	// The server has said all; what reads our output should know, and may still
@@ -144,14 +145,21 @@ func relayStreams(conn net.Conn, in io.Reader, out io.Writer, person bool) error
 	if c, ok := out.(io.Closer); ok {
 		_ = c.Close()
 	}
-	return sendError(<-sent)
+	return streamError("sending", <-sent, false)
 }
 
-func sendError(err error) error {
-	if err != nil {
-		return fmt.Errorf("sending: %w", err)
+// streamError tells our own files' errors from those of the connection, which
+// before the first byte mean that there was no answer.
+func streamError(doing string, err error, first bool) error {
+	var file *fs.PathError
+	switch {
+	case err == nil:
+		return nil
+	case first && !errors.As(err, &file):
+		return fmt.Errorf("%w (%s: %w)", errNoAnswer, doing, err)
+	default:
+		return fmt.Errorf("%s: %w", doing, err)
 	}
-	return nil
 }
 
 // closeWrite passes on the end of a stream, if the connection can.

@@ -140,7 +140,7 @@ A profile with a server is used for that server only.`,
 		return a.profileAdd(cmd, args[0], &flags, server, force)
 	})
 	cmd.Flags().StringVar(&flags.client, "client", "", "the client's `ID` (default: NAME up to the last @)")
-	cmd.Flags().StringVar(&server, "server", "", "`HOST[:PORT]` that the profile is for (default: any, or what stands behind the @ of NAME)")
+	cmd.Flags().StringVar(&server, "server", "", "`HOST[:PORT]` that the profile is for (default: any, or the part of NAME after @)")
 	cmd.Flags().BoolVar(&force, "force", false, "replace a profile of the same name")
 	flags.secretFlags.add(cmd, true)
 	flags.addMethod(cmd)

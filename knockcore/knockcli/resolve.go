@@ -33,6 +33,7 @@ func (f *authFlags) add(cmd *cobra.Command, stdin bool) {
 	fs.StringVar(&f.profile, "profile", "", "use the profile `NAME`, whatever server it is for")
 	fs.StringVar(&f.client, "client", "", "the client's `ID`, instead of CLIENT@")
 	f.secretFlags.add(cmd, stdin)
+	fs.BoolVar(&f.anyMode, insecureFileMode, false, "accept a secret file that others may read")
 	f.addMethod(cmd)
 	fs.DurationVar(&f.connectTimeout, "connect-timeout", defaultConnectTimeout, "how long connecting may take")
 	fs.BoolVarP(&f.ipv4, "ipv4", "4", false, "use IPv4 only")

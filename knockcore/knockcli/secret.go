@@ -18,6 +18,8 @@ import (
 	"github.com/caddy-knock/caddy-knock/knockcore/knockclient"
 )
 
+const insecureFileMode = "insecure-file-mode"
+
 // secretFlags are the ways to give a secret.
 type secretFlags struct {
 	text, file, env string
@@ -32,7 +34,6 @@ func (f *secretFlags) add(cmd *cobra.Command, stdin bool) {
 		fs.BoolVar(&f.stdin, "secret-stdin", false, "read the secret from the first line of standard input")
 	}
 	fs.StringVar(&f.text, "secret", "", "the `secret`: base64:…, hex:…, file:PATH or text; not safe on shared machines")
-	fs.BoolVar(&f.anyMode, "insecure-file-mode", false, "accept a secret file that others may read")
 }
 
 // secret reads the secret that the flags give; zero if they give none.
@@ -51,7 +52,7 @@ func (a *app) secret(cmd *cobra.Command, f *secretFlags) (secret knockcore.Secre
 	}
 	switch given[0] {
 	case "--secret-file":
-		secret, err = a.secretFile(f.file, f.anyMode)
+		secret, err = secretFile(cmd, f.file, f.anyMode)
 	case "--secret-env":
 		text, ok := os.LookupEnv(f.env)
 		if !ok {
@@ -62,7 +63,7 @@ func (a *app) secret(cmd *cobra.Command, f *secretFlags) (secret knockcore.Secre
 		secret, err = a.askSecret(cmd)
 	default:
 		if path, ok := strings.CutPrefix(f.text, "file:"); ok {
-			secret, err = a.secretFile(path, f.anyMode)
+			secret, err = secretFile(cmd, path, f.anyMode)
 			break
 		}
 		warn(cmd, "--secret shows the secret to everybody who can list processes; --secret-file does not")
@@ -78,12 +79,12 @@ func (a *app) secret(cmd *cobra.Command, f *secretFlags) (secret knockcore.Secre
 	return secret, err
 }
 
-func (a *app) secretFile(path string, anyMode bool) (knockcore.Secret, error) {
+func secretFile(cmd *cobra.Command, path string, anyMode bool) (knockcore.Secret, error) {
 	secret, err := knockclient.ReadSecretFile(path, anyMode)
 	var mode *knockclient.FileModeError
-	if errors.As(err, &mode) {
+	if errors.As(err, &mode) && cmd.Flags().Lookup(insecureFileMode) != nil {
 		f := configError(err)
-		f.hint = "If it must be so (a secret mounted in a container), give --insecure-file-mode."
+		f.hint = "If it must be so (a secret mounted in a container), give --" + insecureFileMode + "."
 		return secret, f
 	}
 	return secret, err
