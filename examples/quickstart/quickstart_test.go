@@ -33,7 +33,6 @@ type site struct {
 	sshd           string // where sshd does
 	sshKey         string
 	clientProgram  string
-	knownHosts     string
 	banner         string // the upstream's
 	port, sshdPort string
 }

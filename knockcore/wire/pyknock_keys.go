@@ -82,7 +82,7 @@ func ParsePyknockKey(text string) (knockcore.Secret, error) {
 	key := make([]byte, 0, len(text))
 	for _, r := range text {
 		if r > 0xff {
-			return knockcore.Secret{}, errors.New("pyknock key has a character that latin-1 does not have; write the bytes as base64: or hex:")
+			return knockcore.Secret{}, errors.New("pyknock key has a character that latin-1 does not have; write the bytes as base64:… or hex:… instead")
 		}
 		key = append(key, byte(r))
 	}
