@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -70,10 +71,16 @@ func (a *app) connect(cmd *cobra.Command, args []string, flags *authFlags) error
 	in, out := a.stdin(), a.stdout()
 	f, ok := in.(*os.File)
 	err = relayStreams(conn, in, out, ok && isTerminal(f))
-	if errors.Is(err, errNoAnswer) {
+	var file *fs.PathError
+	switch {
+	case errors.Is(err, errNoAnswer):
 		return s.noAnswer(err)
+	case errors.As(err, &file) && errors.Is(file, syscall.EPIPE):
+		// Who reads our output has enough. That is no news.
+		return &failure{code: ExitFailed, err: err, silent: true}
+	default:
+		return err
 	}
-	return err
 }
 
 // dialError says what to check when there is no connection, or no proof.

@@ -301,3 +301,36 @@ func TestConnectReset(t *testing.T) {
 	_, _ = w.WriteString("x")
 	runProgram(t, in, "connect", "alice@"+server.Addr()).want(t, knockcli.ExitFailed, "receiving: ", "reset by peer")
 }
+
+// TestConnectReaderLeaves checks that an end of our output is no occasion for
+// words, as in connect ... | head.
+func TestConnectReaderLeaves(t *testing.T) {
+	profiles := ownProfiles(t)
+	saveProfile(t, profiles, "alice", knockclient.Profile{})
+	server := startServer(t, &clienttest.Server{Serve: func(conn clienttest.Conn, _ *wire.TCPFrame) {
+		_, _ = io.Copy(conn, random(4, 64<<20))
+	}})
+	in, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer w.Close()
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), program.Client(t), "connect", "alice@"+server.Addr())
+	cmd.Stdin, cmd.Stderr = in, &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(stdout, make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	_ = stdout.Close()
+	if err := cmd.Wait(); err == nil || stderr.Len() > 0 {
+		t.Errorf("Got %v and %q, want a failure without words", err, &stderr)
+	}
+}
