@@ -69,7 +69,7 @@ func (g *gate) rescue(st *state) error {
 		if !ok {
 			continue
 		}
-		windows, err := g.listGroup(grp)
+		windows, err := g.listGroup(grp, nil)
 		if err != nil {
 			return fmt.Errorf("reading set %s: %w", name, err)
 		}

@@ -15,9 +15,6 @@ const readBackFrom = 1000
 
 // apply opens and closes windows in one transaction.
 func (g *gate) apply(changes map[key]time.Time) error {
-	if len(changes) == 0 {
-		return nil
-	}
 	if err := g.makeGroups(changes); err != nil {
 		return err
 	}
@@ -39,10 +36,14 @@ func (g *gate) apply(changes map[key]time.Time) error {
 
 // send commits the changes and remembers them.
 func (g *gate) send(changes map[key]time.Time) error {
+	if len(changes) == 0 {
+		return nil
+	}
 	if err := g.k.commit(0, func(c *nftables.Conn) error { return g.moveElements(c, changes) }); err != nil {
 		return err
 	}
 	for k, expires := range changes {
+		delete(g.missing, k)
 		if expires.IsZero() {
 			delete(g.live, k)
 			continue

@@ -50,6 +50,8 @@ type gate struct {
 	// live are the windows that should be open. Those that ran out are removed
 	// now and then.
 	live map[key]time.Time
+	// missing are those of them that still have to be put back after a repair.
+	missing map[key]time.Time
 	// groups are those that have a set besides the standard ones.
 	groups map[group]bool
 	kept   map[connKey]bool
@@ -64,7 +66,7 @@ type gate struct {
 func newGate(cfg Config) *gate {
 	return &gate{
 		k: kernel{netns: cfg.NetNS}, name: cfg.table(), self: self(),
-		live: map[key]time.Time{}, groups: map[group]bool{}, kept: map[connKey]bool{},
+		live: map[key]time.Time{}, missing: map[key]time.Time{}, groups: map[group]bool{}, kept: map[connKey]bool{},
 	}
 }
 

@@ -20,11 +20,11 @@ func (g *guest) list() ([]knockcore.Window, error) {
 	seen := map[key]bool{}
 	for _, s := range g.sets {
 		var elems []nftables.SetElement
+		now := time.Now() // before the kernel looked at its clock: rather too soon
 		err := g.k.call(func(c *nftables.Conn) (err error) { elems, err = c.GetSetElements(s.set); return err })
 		if err != nil {
 			return nil, fmt.Errorf("reading set %s: %w", s.ref, err)
 		}
-		now := time.Now()
 		for _, e := range elems {
 			mark, names, _ := strings.Cut(e.Comment, " ")
 			addr, ok := netip.AddrFromSlice(e.Key)

@@ -31,7 +31,9 @@ func (o *owner) heal(reason string) error {
 	o.credit = min(healBurst, o.credit+start.Sub(o.credited).Seconds()/healPause.Seconds())
 	o.credited = start
 	if o.credit < 1 {
-		o.healErr = fmt.Errorf("%s: others change it all the time", reason)
+		if o.healErr == nil {
+			o.healErr = fmt.Errorf("%s: others change it all the time", reason)
+		}
 		o.monitor.again(healPause)
 		return o.healErr
 	}

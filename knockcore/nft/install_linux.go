@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"time"
 
@@ -84,35 +85,25 @@ func (g *gate) write(st *state, genID uint32) (restored int, err error) {
 	if anew {
 		st = &state{}
 	}
-	var later map[key]time.Time
+	var made map[string]bool
 	var rules map[string][]*nftables.Rule
-	err = g.k.commit(genID, func(c *nftables.Conn) error {
+	err = g.k.commit(genID, func(c *nftables.Conn) (err error) {
 		if anew {
 			c.DelTable(g.table())
 		}
-		table, made, added, err := rs.add(c, st, g.flags())
-		if err != nil {
+		if made, rules, err = rs.add(c, st, g.table(), g.flags()); err != nil {
 			return err
 		}
-		rules = added
-		if err := markOwner(c, table, g.self); err != nil {
+		if err := markOwner(c, g.table(), g.self); err != nil {
 			return err
 		}
-		missing := map[key]time.Time{}
-		now := time.Now()
-		for k, expires := range g.live {
-			if made[k.group().setName()] && !isOver(expires, now) {
-				missing[k] = expires
-			}
-		}
-		restored, later = len(missing), nil
-		if !rescued { // closing comes first: elements take the kernel a while
-			missing, later = nil, missing
-		}
-		if err := g.addKept(c, table); err != nil {
+		if err := g.addKept(c, g.table()); err != nil {
 			return err
 		}
-		return g.addElements(c, missing)
+		if rescued {
+			return g.addElements(c, g.lost(made))
+		}
+		return nil
 	})
 	if err != nil {
 		return 0, err
@@ -132,12 +123,60 @@ func (g *gate) write(st *state, genID uint32) (restored int, err error) {
 		}
 	}
 	g.forget()
-	return restored, g.apply(later)
+	if rescued {
+		return len(g.live), nil
+	}
+	// Closing came first: elements take the kernel a while.
+	maps.Copy(g.missing, g.lost(made))
+	restored = len(g.missing)
+	return restored, g.restore()
+}
+
+// lost are the live windows whose sets were just made.
+func (g *gate) lost(made map[string]bool) map[key]time.Time {
+	windows := map[key]time.Time{}
+	now := time.Now()
+	for grp, keys := range bySet(g.live) {
+		if !made[grp.setName()] {
+			continue
+		}
+		for _, k := range keys {
+			if !isOver(g.live[k], now) {
+				windows[k] = g.live[k]
+			}
+		}
+	}
+	return windows
+}
+
+// restore puts the missing windows back.
+func (g *gate) restore() error {
+	part := map[key]time.Time{}
+	for len(g.missing) > 0 {
+		clear(part)
+		now := time.Now()
+		for k, expires := range g.missing {
+			if isOver(expires, now) {
+				delete(g.missing, k)
+				continue
+			}
+			if part[k] = expires; len(part) == maxCommit {
+				break
+			}
+		}
+		if err := g.send(part); err != nil {
+			return fmt.Errorf("putting windows back: %w", err)
+		}
+	}
+	return nil
 }
 
 func (g *gate) verify() (string, error) {
 	if g.rs == nil {
 		return "", ErrStopped
+	}
+	if len(g.missing) > 0 {
+		return "windows are missing", nil
 	}
 	genID, err := g.k.generation()
 	if err != nil || genID == g.verified {

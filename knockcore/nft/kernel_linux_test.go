@@ -68,3 +68,47 @@ func TestReadBack(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMissing: windows that a repair could not put back are put back later,
+// unless they were closed or moved meanwhile.
+func TestMissing(t *testing.T) {
+	w := newTown(t)
+	e := start(t, w.host, Config{CheckInterval: time.Hour}, service(t, "ssh", "tcp/22"))
+	all := addresses(0, 3*maxCommit)
+	open(t, e, all...)
+	err := e.run(t.Context(), func(o *owner) error {
+		g := o.keeper.(*gate)
+		return g.k.commit(0, func(c *nftables.Conn) error {
+			for k, expires := range g.live { // as after a repair that was cut short
+				g.missing[k] = expires
+			}
+			c.FlushSet(all4(g))
+			return nil
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(t.Context(), all[0]); err != nil {
+		t.Fatal(err)
+	}
+	all[1].Expires = time.Now().Add(2 * time.Hour)
+	open(t, e, all[1])
+	if err := e.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := list(t, e)
+	if len(got) != len(all)-1 || e.Heals() != 1 {
+		t.Errorf("%d windows after %d repairs", len(got), e.Heals())
+	}
+	closed, _ := keyOf(all[0])
+	moved, _ := keyOf(all[1])
+	if _, ok := got[closed]; ok {
+		t.Error("what was closed is open again")
+	}
+	if left := time.Until(got[moved]); left < 90*time.Minute {
+		t.Errorf("what was moved ends in %v", left)
+	}
+}
+
+func all4(g *gate) *nftables.Set { return standard("ssh")[0].set(g.table()) }

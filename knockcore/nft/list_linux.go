@@ -17,6 +17,7 @@ import (
 // list reads all windows.
 func (g *gate) list() ([]knockcore.Window, error) {
 	var windows []knockcore.Window
+	live := bySet(g.live)
 	for _, s := range g.services {
 		groups := standard(s.Name)
 		for grp := range g.groups {
@@ -25,7 +26,7 @@ func (g *gate) list() ([]knockcore.Window, error) {
 			}
 		}
 		for _, grp := range groups {
-			list, err := g.listGroup(grp)
+			list, err := g.listGroup(grp, live[grp])
 			if err != nil {
 				return nil, fmt.Errorf("reading set %s: %w", grp.setName(), err)
 			}
@@ -35,9 +36,11 @@ func (g *gate) list() ([]knockcore.Window, error) {
 	return windows, nil
 }
 
-func (g *gate) listGroup(grp group) (windows []knockcore.Window, err error) {
+// listGroup reads the windows of one set; live are those that should be there.
+func (g *gate) listGroup(grp group, live []key) (windows []knockcore.Window, err error) {
 	set := grp.set(g.table())
 	seen := map[netip.Addr]bool{}
+	var asked time.Time // before the kernel looked at its clock: rather too soon
 	add := func(e nftables.SetElement) {
 		addr, ok := netip.AddrFromSlice(e.Key)
 		w := knockcore.Window{Prefix: netip.PrefixFrom(addr, grp.bits), Service: grp.service}
@@ -45,12 +48,13 @@ func (g *gate) listGroup(grp group) (windows []knockcore.Window, err error) {
 		case !ok || seen[addr] || e.Timeout != 0 && e.Expires == 0: // just over
 			return
 		case e.Timeout != 0:
-			w.Expires = time.Now().Add(e.Expires)
+			w.Expires = asked.Add(e.Expires)
 		}
 		seen[addr] = true
 		windows = append(windows, w)
 	}
 	err = g.k.call(func(c *nftables.Conn) error {
+		asked = time.Now()
 		elems, err := c.GetSetElements(set)
 		if err != nil {
 			return err
@@ -62,10 +66,11 @@ func (g *gate) listGroup(grp group) (windows []knockcore.Window, err error) {
 		}
 		// While elements run out a dump can step over others: ask for those.
 		now := time.Now()
-		for k, expires := range g.live {
-			if k.group() != grp || seen[k.prefix.Addr()] || isOver(expires, now) {
+		for _, k := range live {
+			if seen[k.prefix.Addr()] || isOver(g.live[k], now) {
 				continue
 			}
+			asked = time.Now()
 			elems, err := c.FindSetElements(set, []nftables.SetElement{{Key: k.prefix.Addr().AsSlice()}})
 			if ignoreAbsent(err) != nil {
 				return err

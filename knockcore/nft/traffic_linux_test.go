@@ -255,3 +255,39 @@ func TestOverlap(t *testing.T) {
 	w.want(t, w.stranger, "tcp", host4, "8005", netlab.Open, "by the one")
 	w.want(t, w.stranger, "tcp", host4, "8006", netlab.Filtered, "by the one")
 }
+
+// TestFragments: datagrams that come in pieces are gated as a whole.
+func TestFragments(t *testing.T) {
+	w := newTown(t)
+	w.host.Echo("udp", ":53")
+	e := start(t, w.host, Config{}, service(t, "dns", "udp/53"))
+	echoed := func(from *netlab.NS, ip string, wait time.Duration) bool {
+		t.Helper()
+		c, err := from.Dial("udp", net.JoinHostPort(ip, "53"), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(wait))
+		if _, err := c.Write(make([]byte, 4000)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Read(make([]byte, 8192))
+		return err == nil
+	}
+	for _, ip := range []string{host4, host6} {
+		if echoed(w.knocker, ip, netlab.ProbeTimeout) {
+			t.Errorf("%s: pieces got in before the knock", ip)
+		}
+		open(t, e, window(knocker4, "dns", time.Hour), window(knocker6, "dns", time.Hour))
+		if !echoed(w.knocker, ip, 5*time.Second) {
+			t.Errorf("%s: pieces did not get in after the knock", ip)
+		}
+		if echoed(w.stranger, ip, netlab.ProbeTimeout) {
+			t.Errorf("%s: a stranger's pieces got in", ip)
+		}
+		if err := e.Close(t.Context(), window(knocker4, "dns", 0), window(knocker6, "dns", 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -12,8 +12,8 @@ import (
 // add writes the whole table into a transaction, over what is there: rules are
 // replaced, sets and counters that fit stay with what is in them. It returns the
 // names of the sets that it makes, and the rules by chain.
-func (rs *ruleset) add(c *nftables.Conn, s *state, flags nftables.TableFlags) (table *nftables.Table, made map[string]bool, rules map[string][]*nftables.Rule, err error) {
-	table = c.AddTable(&nftables.Table{Name: rs.table, Family: nftables.TableFamilyINet, Flags: flags})
+func (rs *ruleset) add(c *nftables.Conn, s *state, table *nftables.Table, flags nftables.TableFlags) (made map[string]bool, rules map[string][]*nftables.Rule, err error) {
+	c.AddTable(&nftables.Table{Name: table.Name, Family: table.Family, Flags: flags})
 	made, rules = map[string]bool{}, map[string][]*nftables.Rule{}
 	if s.table != nil {
 		c.FlushTable(table) // all rules, and with them what they refer to
@@ -53,7 +53,7 @@ func (rs *ruleset) add(c *nftables.Conn, s *state, flags nftables.TableFlags) (t
 		if have := s.sets[set.name]; have == nil || !set.fits(table, have) {
 			made[set.name] = true
 			if err := c.AddSet(set.set(table), nil); err != nil {
-				return nil, nil, nil, err
+				return nil, nil, err
 			}
 		}
 	}
@@ -67,12 +67,12 @@ func (rs *ruleset) add(c *nftables.Conn, s *state, flags nftables.TableFlags) (t
 		for _, r := range ch.rules {
 			out, err := enc.rule(&nftables.Chain{Table: table, Name: ch.name}, r)
 			if err != nil {
-				return nil, nil, nil, err
+				return nil, nil, err
 			}
 			rules[ch.name] = append(rules[ch.name], out)
 		}
 	}
-	return table, made, rules, nil
+	return made, rules, nil
 }
 
 // markOwner writes into the marker who owns the table from now on, nobody for
