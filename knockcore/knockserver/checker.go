@@ -6,7 +6,6 @@ package knockserver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -38,19 +37,6 @@ type Checker struct {
 	Pending *Pending
 }
 
-// Peer is who was admitted, and by which frame.
-type Peer struct {
-	// Grant is the decision; its Client, Service, Method, Session and Source are
-	// those of the stream.
-	Grant *knockcore.Grant
-	// Time is the frame's timestamp, in ms.
-	Time time.Time
-	// KnockMethod is the free text that libknock frames carry as their method.
-	KnockMethod string
-	// Extensions are the frame's, as they came.
-	Extensions []byte
-}
-
 // Result is what became of a stream.
 type Result struct {
 	// Peer is nil if the stream was not admitted.
@@ -63,6 +49,9 @@ type Result struct {
 	// NearMiss is the ID of the client whose hint the frame fitted before it
 	// failed: more than a foreign stream.
 	NearMiss string
+
+	evicted bool // it had to make room for others
+	barred  bool // it may not even be read
 }
 
 // KnockOf makes the gatekeeper's view of a frame.
@@ -88,6 +77,13 @@ func (c *Checker) PortOf(conn net.Conn) uint16 {
 	return AddrPortOf(conn.LocalAddr()).Port()
 }
 
+func (c *Checker) wait() time.Duration {
+	if c.Wait <= 0 {
+		return DefaultWait
+	}
+	return c.Wait
+}
+
 // AddrPortOf is the address and port of a TCP or UDP address, the zero value
 // for other kinds. IPv4-mapped addresses are unmapped.
 func AddrPortOf(a net.Addr) netip.AddrPort {
@@ -105,22 +101,18 @@ func AddrPortOf(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// Check reads the head of conn and decides, within Wait. stream continues an
-// earlier look at the same connection, nil for a fresh one. The connection is
-// never closed and has no read deadline afterwards. If the frame asked for a
-// server proof, it has been written.
+// Check reads the head of conn and decides, within Wait and as long as ctx lasts.
+// stream continues an earlier look at the same connection, nil for a fresh one.
+// The connection is never closed and has no read deadline afterwards. If the
+// frame asked for a server proof, it has been written.
 func (c *Checker) Check(ctx context.Context, gate *knockcore.Gatekeeper, conn net.Conn, stream *wire.Stream) Result {
 	source := AddrPortOf(conn.RemoteAddr()).Addr()
 	if stream == nil {
 		s := c.Frames.NewStream(gate.Keyring(), c.PortOf(conn))
 		stream = &s
 	}
-	wait := c.Wait
-	if wait <= 0 {
-		wait = DefaultWait
-	}
-	deadline := time.Now().Add(wait)
-	head, verdict, err := c.read(conn, stream, deadline)
+	deadline := time.Now().Add(c.wait())
+	head, verdict, evicted, err := c.read(ctx, conn, stream, deadline)
 	if verdict.State != wire.Authentic {
 		if err == nil {
 			err = verdict.Reason
@@ -130,10 +122,10 @@ func (c *Checker) Check(ctx context.Context, gate *knockcore.Gatekeeper, conn ne
 		if verdict.ClientID != "" && verdict.Reason == knockcore.ReasonAuthFailed {
 			gate.Failed(method, source)
 		}
-		return Result{Rest: head, Err: err, NearMiss: verdict.ClientID}
+		return Result{Rest: head, Err: err, NearMiss: verdict.ClientID, evicted: evicted}
 	}
 	frame, client := verdict.Frame, verdict.Credential.Client
-	ctx, cancel := context.WithDeadline(ctx, deadline.Add(wait))
+	ctx, cancel := context.WithDeadline(ctx, deadline.Add(c.wait()))
 	defer cancel()
 	grants, err := gate.Admit(ctx, KnockOf(frame, client, source, c.Service))
 	if err != nil {
@@ -142,8 +134,10 @@ func (c *Checker) Check(ctx context.Context, gate *knockcore.Gatekeeper, conn ne
 	peer := &Peer{Grant: grants[0], Time: time.UnixMilli(frame.Time), KnockMethod: frame.KnockMethod, Extensions: frame.Extensions}
 	if frame.WantProof {
 		if err := prove(conn, frame, verdict.Credential); err != nil {
-			// The nonce is spent and the peer is the client; it is gone.
-			return Result{Err: fmt.Errorf("sending the server proof: %w", err)}
+			// The nonce is spent, and the peer is the client, which is gone.
+			return Result{Err: &knockcore.Refusal{
+				Reason: knockcore.ReasonMalformed, Client: client.ID, Detail: "sending the server proof: " + err.Error(),
+			}}
 		}
 	}
 	return Result{Peer: peer, Rest: head[frame.Size:]}
@@ -151,10 +145,13 @@ func (c *Checker) Check(ctx context.Context, gate *knockcore.Gatekeeper, conn ne
 
 // read collects bytes until the stream is decided, the time is up or the peer
 // stops sending.
-func (c *Checker) read(conn net.Conn, stream *wire.Stream, deadline time.Time) ([]byte, wire.Verdict, error) {
+func (c *Checker) read(ctx context.Context, conn net.Conn, stream *wire.Stream, deadline time.Time) (head []byte, verdict wire.Verdict, evicted bool, err error) {
 	place, err := c.Pending.enter(conn, deadline)
-	head := make([]byte, 0, 512)
-	verdict := stream.Check(head)
+	if ctx.Done() != nil {
+		defer context.AfterFunc(ctx, func() { c.Pending.interrupt(place) })()
+	}
+	head = make([]byte, 0, 512)
+	verdict = stream.Check(head)
 	for err == nil && verdict.State == wire.NeedMore {
 		if len(head) == cap(head) {
 			head = append(make([]byte, 0, 2*cap(head)), head...)
@@ -166,18 +163,20 @@ func (c *Checker) read(conn net.Conn, stream *wire.Stream, deadline time.Time) (
 			verdict = stream.Check(head)
 		}
 	}
-	evicted := c.Pending.leave(place)
+	evicted = c.Pending.leave(place)
 	switch {
 	case verdict.State != wire.NeedMore:
 		err = nil
 	case evicted:
 		err = &knockcore.Refusal{Reason: knockcore.ReasonLimited, Detail: "too many undecided streams"}
+	case ctx.Err() != nil:
+		err = &knockcore.Refusal{Reason: knockcore.ReasonMalformed, Detail: "the wait for a frame was cut short"}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = &knockcore.Refusal{Reason: knockcore.ReasonMalformed, Detail: "no whole frame in time"}
 	default: // the peer stopped sending, or went away
 		err = &knockcore.Refusal{Reason: knockcore.ReasonMalformed, Detail: "the stream ended before a whole frame"}
 	}
-	return head, verdict, err
+	return head, verdict, evicted, err
 }
 
 func prove(conn net.Conn, frame *wire.TCPFrame, cred *knockcore.Credential) error {

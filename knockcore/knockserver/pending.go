@@ -26,7 +26,7 @@ type Pending struct {
 // ticket is a stream's place among the undecided.
 type ticket struct {
 	conn    net.Conn
-	element *list.Element
+	element *list.Element // nil once the place was given up
 	evicted bool
 }
 
@@ -67,15 +67,47 @@ func (p *Pending) enter(conn net.Conn, deadline time.Time) (*ticket, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.waiting.Len() >= p.limit {
-		oldest := p.waiting.Front().Value.(*ticket)
-		p.waiting.Remove(oldest.element)
-		oldest.evicted = true
-		p.evicted++
-		_ = oldest.conn.SetReadDeadline(time.Unix(1, 0))
+		p.evictOldest()
 	}
 	t := &ticket{conn: conn}
 	t.element = p.waiting.PushBack(t)
 	return t, conn.SetReadDeadline(deadline)
+}
+
+// evict decides the stream that has waited longest; false if there is none.
+func (p *Pending) evict() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.evictOldest()
+}
+
+// evictOldest is evict for a caller who holds the lock.
+func (p *Pending) evictOldest() bool {
+	front := p.waiting.Front()
+	if front == nil {
+		return false
+	}
+	oldest := front.Value.(*ticket)
+	oldest.evicted = true
+	p.evicted++
+	p.giveUp(oldest)
+	return true
+}
+
+// giveUp takes the place away and wakes who reads. The caller holds the lock.
+func (p *Pending) giveUp(t *ticket) {
+	p.waiting.Remove(t.element)
+	t.element = nil
+	_ = t.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// interrupt ends the wait before its time; it does nothing after leave.
+func (p *Pending) interrupt(t *ticket) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.element != nil {
+		p.giveUp(t)
+	}
 }
 
 // leave gives the place back, clears the read deadline and reports whether the
@@ -83,8 +115,9 @@ func (p *Pending) enter(conn net.Conn, deadline time.Time) (*ticket, error) {
 func (p *Pending) leave(t *ticket) (evicted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !t.evicted {
+	if t.element != nil {
 		p.waiting.Remove(t.element)
+		t.element = nil
 	}
 	_ = t.conn.SetReadDeadline(time.Time{})
 	return t.evicted
