@@ -16,7 +16,7 @@ import (
 	"github.com/caddy-knock/caddy-knock/knockcore"
 )
 
-// record events as "stage A 1", with the source where it is not x.
+// recordEvents writes events as "stage A 1", with the source where it is not x.
 func recordEvents(into *[]string) func(Event) {
 	names := map[EventKind]string{
 		EventStage: "stage", EventSpoiled: "spoiled", EventTimeout: "timeout",

@@ -4,10 +4,8 @@
 package sequence
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"testing"
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
