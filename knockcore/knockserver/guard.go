@@ -65,6 +65,22 @@ func (g *Guard) admit(ctx context.Context, raw net.Conn) (*knockcore.Gatekeeper,
 	return gate, g.Checker.Check(ctx, gate, raw, nil)
 }
 
+// track keeps a connection on the books until release is called: it is closed if
+// its grant is revoked, or over and its service wants that.
+func track(gate *knockcore.Gatekeeper, grant *knockcore.Grant, raw net.Conn) (release func()) {
+	untrack := gate.State().Track(grant, func() { _ = raw.Close() })
+	if s := gate.Service(grant.Service); s == nil || !s.CutOnExpire {
+		return untrack
+	}
+	timer := time.AfterFunc(grant.Remaining(gate.Now()), func() {
+		_, _ = gate.Revoke(context.Background(), grant.ID, "expired")
+	})
+	return func() {
+		timer.Stop()
+		untrack()
+	}
+}
+
 // silence is the cover of those who have none: it says nothing.
 type silence struct {
 	ctx   context.Context

@@ -177,8 +177,7 @@ func (l *Listener) handle(raw net.Conn) {
 		return
 	}
 	cover.Drop()
-	grant := result.Peer.Grant
-	release := gate.State().Track(grant, func() { _ = raw.Close() })
+	release := track(gate, result.Peer.Grant, raw)
 	if conn := newConn(raw, result.Rest, result.Peer, release); !l.Offer(conn) {
 		l.late(conn)
 	}
