@@ -114,7 +114,10 @@ func TestTruncatedAtEveryOffset(t *testing.T) {
 			for _, name := range tpl.used(t) {
 				b := tpl.files[name]
 				for length := range b {
-					if testing.Short() && length%37 != 0 && length > 200 {
+					switch end := len(bytes.TrimRight(b, "\x00")); {
+					case length > end+40 && length%101 != 0: // in the room behind the records
+						continue
+					case (clean || testing.Short()) && length > 200 && length%23 != 0:
 						continue
 					}
 					damaged := maps.Clone(tpl.files)

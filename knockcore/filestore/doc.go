@@ -65,7 +65,8 @@
 //     directory, be it the lock file alone: frames up to the later of the start
 //     and the newest one in any file that can be read, plus Options.Window. The
 //     horizon has a checksum and is never believed without.
-//   - First start, that is an empty or missing directory: frames up to the start.
+//   - First start, that is an empty or missing directory: frames up to the start,
+//     for the time of two Options.Window.
 //
 // Where there is no boot ID (Windows, some BSDs), every end without Close counts
 // as a power loss.
@@ -79,7 +80,11 @@
 // floor at the start is between: it costs nobody anything whose clock is right,
 // since knocks are made after the start, and it refuses all former frames but
 // those of clients whose clocks are ahead of ours, for as long as they are ahead.
-// Who removes the whole directory of a server that is in use can have that
+// It ends when the time check refuses those frames anyway: the first start of a
+// new machine is the one that often happens before its clock is set, and the
+// owner should not be locked out until then.
+//
+// Who removes the whole directory of a server that is in use can thus have that
 // frames of such clients, not older than the time window, are accepted twice.
 // Options.DistrustEmpty closes this gap, at the price of the wait. To remove the
 // files but not the lock file closes it too.

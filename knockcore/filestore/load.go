@@ -28,7 +28,8 @@ type found struct {
 	nextGen uint64
 	newest  int64 // the greatest timestamp of a nonce
 	// floor is the timestamp up to which frames are to be refused, and why says
-	// why; noFloor if everything is known. first says that it is a first start.
+	// why; noFloor if everything is known. first says that it is a first start:
+	// then the floor is for a while only.
 	floor int64
 	why   error
 	first bool
@@ -112,7 +113,7 @@ func (s *Store) read(l *found) {
 	case h.flags&flagClean != 0 || h.boot.same(s.clock.id):
 		return
 	default:
-		l.why = errors.New("the machine went down, or the process ended and it can't be told from that")
+		l.why = errors.New("it was not closed, and the machine may have been down since")
 	}
 	l.floor = h.ceiling
 }

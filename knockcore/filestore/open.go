@@ -118,7 +118,11 @@ func (s *Store) holder() error {
 // floor is written before the first frame is accepted.
 func (s *Store) begin(l *found) {
 	s.grants, s.bans, s.nextGen = l.grants, l.bans, l.nextGen
-	if l.floor != noFloor {
+	s.firstFloor, s.opened = noFloor, time.Now()
+	if l.first {
+		s.firstFloor, l.floor = l.floor, noFloor
+		s.opts.Log("info", fmt.Sprintf("new state directory %s: frames made before now are refused", s.opts.Dir), nil)
+	} else if l.floor != noFloor {
 		s.guard.RaiseFloor(time.UnixMilli(l.floor))
 		s.tellFloor(l)
 	}
@@ -145,15 +149,12 @@ func (s *Store) begin(l *found) {
 
 func (s *Store) tellFloor(l *found) {
 	until := time.UnixMilli(l.floor)
-	switch ahead := until.Sub(s.opts.Now()); {
-	case l.first:
-		s.opts.Log("info", fmt.Sprintf("new state directory %s: frames made before now are refused", s.opts.Dir), nil)
-	case ahead > s.opts.Window+2*lead*time.Millisecond:
-		s.opts.Log("error", fmt.Sprintf("spent nonces may be lost, so frames made before %s are refused; that is %v ahead, because this machine's clock was ahead",
-			until.Format(time.RFC3339Nano), ahead.Round(time.Second)), l.why)
-	default:
-		s.opts.Log("warn", fmt.Sprintf("spent nonces may be lost, so frames made before %s are refused", until.Format(time.RFC3339Nano)), l.why)
+	msg := "spent nonces may be lost, so frames made before " + until.Format(time.RFC3339Nano) + " are refused"
+	if ahead := until.Sub(s.opts.Now()); ahead > s.opts.Window+2*lead*time.Millisecond {
+		s.opts.Log("error", fmt.Sprintf("%s; that is %v ahead, because this machine's clock was ahead", msg, ahead.Round(time.Second)), l.why)
+		return
 	}
+	s.opts.Log("warn", msg, l.why)
 }
 
 // Close writes what is not written yet, marks the files as whole, and lets go of

@@ -38,6 +38,7 @@ type Options struct {
 	Log func(level, msg string, err error)
 
 	// For tests.
+	retry   time.Duration           // how often what failed is tried again, 0: retryEvery
 	segment int64                   // bytes in a journal segment, 0: segmentSize
 	fault   func(op string) error   // asked before each write; an error is the outcome
 	noSync  bool                    // fsync does nothing
@@ -80,6 +81,9 @@ func (o *Options) fill() {
 	}
 	if o.segment == 0 {
 		o.segment = segmentSize
+	}
+	if o.retry == 0 {
+		o.retry = retryEvery
 	}
 	o.segment = max(o.segment, minSegment)
 }

@@ -20,11 +20,11 @@ func (s *Store) janitor() {
 			return
 		case <-s.work:
 		case <-retry:
+			retry = nil
 		}
-		retry = nil
 		s.tellLog()
-		if !s.tidy() {
-			retry = time.After(retryEvery)
+		if retry == nil && !s.tidy() {
+			retry = time.After(s.opts.retry)
 		}
 	}
 }

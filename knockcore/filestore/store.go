@@ -56,6 +56,11 @@ type Store struct {
 	snapshotTook  time.Duration
 	tried         chan struct{} // closed after each try to make the horizon durable
 
+	// firstFloor is the floor of a first start, Unix ms; it counts for a while
+	// after opened.
+	firstFloor int64
+	opened     time.Time
+
 	ceiling atomic.Int64 // the horizon on disk, durably; Unix ms
 	newest  atomic.Int64 // the greatest timestamp spent; Unix ms
 	waits   atomic.Uint64
@@ -87,7 +92,7 @@ func (s *Store) Spend(ctx context.Context, n knockcore.Nonce, now time.Time, win
 		// It would raise the horizon, and lock everybody out for as long after a
 		// power loss.
 		return knockcore.ReasonFuture
-	case at < -maxMillis/2:
+	case at < -maxMillis/2 || at <= s.firstFloor && time.Since(s.opened) <= 2*s.opts.Window:
 		return knockcore.ReasonStale
 	}
 	if err := s.guard.Spend(n, now, window); err != nil {
