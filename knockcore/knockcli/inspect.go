@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockclient"
+	"github.com/caddy-knock/caddy-knock/knockcore/wire"
 )
 
 // timeNow is the clock where no flag sets one.
@@ -29,15 +30,42 @@ type inspection struct {
 	at       int64 // Unix milliseconds
 	window   time.Duration
 	hintNone bool
+	hmac     knockcore.Secret // of fwknop
+	hmacType string
 	frame    []byte
 }
 
-// inspectors decode and verify one frame of their methods. The result is printed
-// as JSON; the error wraps a knockcore.Reason.
-var inspectors = map[knockcore.Method]func(*inspection) (any, error){
-	knockcore.MethodFrameV1:    inspectTCP,
-	knockcore.MethodEnvelopeV2: inspectTCP,
+// inspector is how frames of a method are looked into.
+type inspector struct {
+	// run decodes and verifies one frame. The result is printed as JSON; the error
+	// wraps a knockcore.Reason.
+	run func(*inspection) (any, error)
+	// secret reads the secret's text.
+	secret func(string) (knockcore.Secret, error)
+	// needs are the flags that must be given.
+	needs []string
+	// window is the default of --window.
+	window time.Duration
 }
+
+var (
+	inspectTCPFrames = inspector{inspectTCP, knockcore.ParseSecret, []string{"client", "secret", "port"}, knockcore.DefaultWindow}
+	inspectDatagrams = inspector{inspectDatagram, knockcore.ParseSecret, []string{"client", "secret", "port"}, knockcore.DefaultWindow}
+
+	inspectors = map[knockcore.Method]inspector{
+		knockcore.MethodFrameV1:       inspectTCPFrames,
+		knockcore.MethodEnvelopeV2:    inspectTCPFrames,
+		knockcore.MethodUDP:           inspectDatagrams,
+		knockcore.MethodUDPSeq:        inspectDatagrams,
+		knockcore.MethodUDPPassive:    inspectDatagrams,
+		knockcore.MethodUDPPassiveSeq: inspectDatagrams,
+		knockcore.MethodPyknock:       {inspectPyknock, wire.ParsePyknockKey, []string{"secret"}, wire.DefaultPyknockWindow},
+		knockcore.MethodFwknop:        {inspectFwknop, wire.ParseFwknopKey, []string{"secret"}, fwknopWindow},
+	}
+)
+
+// fwknopWindow is fwknopd's own.
+const fwknopWindow = 2 * time.Minute
 
 // inspectFlags are the flags of the command.
 type inspectFlags struct {
@@ -47,42 +75,57 @@ type inspectFlags struct {
 	window               time.Duration
 	verbose              bool
 	secret               string
+	hmacSecret, hmac     string
 }
 
 func (a *app) inspectCommand() *cobra.Command {
 	var flags inspectFlags
 	cmd := a.command(cobra.Command{
-		Use:   "inspect --client ID --secret SECRET --port PORT [flags] HEX...",
-		Short: "Decode and verify one recorded frame",
-		Long: `Decode and verify one frame, given in hexadecimal (blanks do not matter; - means
-standard input), and print one line of JSON:
+		Use:   "inspect [--method METHOD] [--client ID --port PORT] --secret SECRET [flags] HEX...",
+		Short: "Decode and verify one recorded frame or datagram",
+		Long: `Decode and verify one frame or datagram, given in hexadecimal (blanks do not
+matter; - means standard input), and print one line of JSON:
 
   {"ok":true,"method":"tcp-auth-envelope-v2","client":"alice","port":2222,
    "timestamp_ms":1767225600000,"flags":0,"knock_method":"","session":"",
    "extensions":"","nonce":"06df…"}
 
 and exit 0, or {"ok":false,"reason":"auth_failed"} and exit 1. Session,
-extensions and nonce are hexadecimal; flag 1 asks for a server proof. Bytes behind
-the frame belong to the application; they follow as "trailing". Replays can't be
-known here.
+extensions and nonce are hexadecimal. Flag 1 of a TCP frame asks for a server
+proof; bytes behind it belong to the application and follow as "trailing". Parts
+of a datagram sequence have "sequence_id", "index" and "total".
 
+A pyknock datagram has "action" (open or close), "address" and "family"; a fwknop
+packet "address", "ports", "timeout_s", "user", "message_type" and "nat". They
+name no client and no protected port, so that only --secret is needed, which is
+the pre-shared key, or fwknop's encryption key beside --hmac-secret.
+
+Methods are tcp-auth-frame-v1, tcp-auth-envelope-v2, udp, udp-seq, udp-passive,
+udp-passive-seq, pyknock and fwknop; a frame made for another one is refused.
 Reasons are those of the server's log and metrics: malformed, unsupported,
 unknown_client (the frame fits no secret of this client and port), auth_failed
-(its hint does, but nothing else), wrong_port, stale, future.`,
+(its hint does, but nothing else), wrong_port, wrong_method, stale, future.
+Replays, and what the server's policy allows, can't be known here.`,
 		Example: `
   {cmd} inspect --client alice --secret file:alice.key --port 2222 06dfc57e9a72…
 
   # as of the time when it was recorded
-  {cmd} inspect --method tcp-auth-frame-v1 --client alice --secret hex:25025e2c… \
-      --port 9000 --at 1767225600000 - < frame.hex`,
+  {cmd} inspect --method udp --client alice --secret hex:25025e2c… \
+      --port 9000 --at 1767225600000 - < frame.hex
+
+  # a packet of fwknop's client
+  {cmd} inspect --method fwknop --secret base64:KLO5… --hmac-secret base64:4hin… \
+      "$(printf %s "$packet" | xxd -p)"`,
 	}, cobra.MinimumNArgs(1), func(cmd *cobra.Command, args []string) error { return a.inspect(cmd, args, &flags) })
 	fs := cmd.Flags()
-	fs.StringVar(&flags.method, "method", knockcore.MethodEnvelopeV2.String(), "the frame's `method`: "+strings.Join(inspectorNames(), " or "))
-	fs.StringVar(&flags.client, "client", "", "the client's `ID` (required)")
+	fs.StringVar(&flags.method, "method", knockcore.MethodEnvelopeV2.String(), "the frame's `method`, as above")
+	fs.StringVar(&flags.client, "client", "", "the client's `ID` (required but for pyknock and fwknop)")
 	fs.StringVar(&flags.secret, "secret", "", "the client's `secret`, of any length: hex:…, base64:…, file:PATH or text (required)")
-	fs.Uint16Var(&flags.port, "port", 0, "the protected `port` (required)")
+	fs.StringVar(&flags.hmacSecret, "hmac-secret", "", "fwknop: the HMAC `key`, written as --secret is")
+	fs.StringVar(&flags.hmac, "hmac", "sha256", "fwknop: the `digest` of the HMAC")
+	fs.Uint16Var(&flags.port, "port", 0, "the protected `port` (required but for pyknock and fwknop)")
 	fs.Int64Var(&flags.at, "at", 0, "the server's clock in `UNIX_MS` (default now)")
-	fs.DurationVar(&flags.window, "window", knockcore.DefaultWindow, "by how much the frame's time may differ, both ends included")
+	fs.DurationVar(&flags.window, "window", knockcore.DefaultWindow, "by how much the frame's time may differ, both ends\nincluded; 1m for pyknock and 2m for fwknop if not given")
 	fs.StringVar(&flags.hint, "hint", knockclient.HintModeRoute, "hint `mode` of envelopes v2: route-hint or none")
 	fs.BoolVarP(&flags.verbose, "verbose", "v", false, "tell more of a refusal on standard error")
 	return cmd
@@ -91,7 +134,7 @@ unknown_client (the frame fits no secret of this client and port), auth_failed
 func inspectorNames() []string {
 	var names []string
 	for _, m := range knockcore.AllMethods.Methods() {
-		if inspectors[m] != nil {
+		if inspectors[m].run != nil {
 			names = append(names, m.String())
 		}
 	}
@@ -99,23 +142,34 @@ func inspectorNames() []string {
 }
 
 func (a *app) inspect(cmd *cobra.Command, args []string, flags *inspectFlags) error {
-	for _, name := range []string{"client", "secret", "port"} {
+	method, err := knockcore.ParseMethod(flags.method)
+	inspector := inspectors[method]
+	if err != nil || inspector.run == nil {
+		return usagef("inspect does not know method %q; expect one of %s", flags.method, strings.Join(inspectorNames(), ", "))
+	}
+	for _, name := range inspector.needs {
 		if !cmd.Flags().Changed(name) {
 			return usagef("--%s is missing", name)
 		}
-	}
-	method, err := knockcore.ParseMethod(flags.method)
-	if err != nil || inspectors[method] == nil {
-		return usagef("inspect does not know method %q; expect %s", flags.method, strings.Join(inspectorNames(), " or "))
 	}
 	hintNone, err := knockclient.ParseHint(flags.hint)
 	if err != nil {
 		return usageError(err)
 	}
+	if flags.hmac != "" && wire.ValidateFwknopKeys(fwknopKeysOf(flags.hmac)) != nil {
+		return usagef("fwknop has no HMAC digest %q; expect md5, sha1, sha256, sha384, sha512, sha3_256 or sha3_512", flags.hmac)
+	}
 	if flags.window < 0 {
 		return usagef("--window can't be negative")
 	}
-	secret, err := inspectSecret(flags.secret)
+	if !cmd.Flags().Changed("window") {
+		flags.window = inspector.window
+	}
+	secret, err := inspectSecret(flags.secret, inspector.secret)
+	if err != nil {
+		return configError(err)
+	}
+	hmacSecret, err := inspectSecret(flags.hmacSecret, inspector.secret)
 	if err != nil {
 		return configError(err)
 	}
@@ -129,6 +183,7 @@ func (a *app) inspect(cmd *cobra.Command, args []string, flags *inspectFlags) er
 	}
 	in := inspection{
 		method: method, port: flags.port, at: flags.at, window: flags.window, hintNone: hintNone,
+		hmac: hmacSecret, hmacType: flags.hmac,
 		client: &knockcore.Client{ID: flags.client, Secrets: []knockcore.Secret{secret}},
 	}
 	if !cmd.Flags().Changed("at") {
@@ -149,11 +204,11 @@ func (a *app) inspect(cmd *cobra.Command, args []string, flags *inspectFlags) er
 
 // inspectSecret reads a secret of any length, from files of any mode: nothing is
 // opened with it.
-func inspectSecret(text string) (knockcore.Secret, error) {
+func inspectSecret(text string, parse func(string) (knockcore.Secret, error)) (knockcore.Secret, error) {
 	if path, ok := strings.CutPrefix(text, "file:"); ok {
-		return knockclient.ReadSecretFile(path, true)
+		return knockclient.ReadKeyFile(path, true, parse)
 	}
-	return knockcore.ParseSecret(text)
+	return parse(text)
 }
 
 func (in *inspection) run(text string) (result any, err error) {
@@ -166,7 +221,7 @@ func (in *inspection) run(text string) (result any, err error) {
 	if in.frame, err = hex.DecodeString(text); err != nil {
 		return nil, &knockcore.Refusal{Reason: knockcore.ReasonMalformed, Detail: "the frame is not hexadecimal"}
 	}
-	return inspectors[in.method](in)
+	return inspectors[in.method].run(in)
 }
 
 // refused is printed for a frame that is not good.
@@ -180,17 +235,4 @@ func printJSON(cmd *cobra.Command, v any) error {
 	enc := json.NewEncoder(cmd.OutOrStdout())
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
-}
-
-// inTime compares the frame's time with the clock, window included.
-func (in *inspection) inTime(timestamp int64) error {
-	window := uint64(in.window.Milliseconds())
-	switch { // the differences are right as unsigned numbers, whatever overflows
-	case timestamp < in.at && uint64(in.at)-uint64(timestamp) > window:
-		return &knockcore.Refusal{Reason: knockcore.ReasonStale, Client: in.client.ID, Detail: fmt.Sprintf("made %d ms ago", uint64(in.at)-uint64(timestamp))}
-	case timestamp > in.at && uint64(timestamp)-uint64(in.at) > window:
-		return &knockcore.Refusal{Reason: knockcore.ReasonFuture, Client: in.client.ID, Detail: fmt.Sprintf("made in %d ms", uint64(timestamp)-uint64(in.at))}
-	default:
-		return nil
-	}
 }

@@ -35,11 +35,17 @@ func (e *FileModeError) Error() string {
 // regular file that others may read is refused with a *FileModeError, unless
 // anyMode is true (secrets that are mounted in containers).
 func ReadSecretFile(path string, anyMode bool) (knockcore.Secret, error) {
+	return ReadKeyFile(path, anyMode, knockcore.ParseSecret)
+}
+
+// ReadKeyFile is ReadSecretFile for keys whose text is read by another function:
+// wire.ParsePyknockKey, wire.ParseFwknopKey.
+func ReadKeyFile(path string, anyMode bool, parse func(text string) (knockcore.Secret, error)) (knockcore.Secret, error) {
 	b, err := readPrivate(path, anyMode)
 	if err != nil {
 		return knockcore.Secret{}, fmt.Errorf("reading a secret: %w", err)
 	}
-	secret, err := knockcore.ParseSecret(strings.TrimSpace(string(b)))
+	secret, err := parse(strings.TrimSpace(string(b)))
 	if err == nil && secret.IsZero() {
 		err = errors.New("the file is empty")
 	}
