@@ -30,8 +30,22 @@ var errLocked = errors.New("locked")
 // One process at a time may have the directory open, and once: over reloads, the
 // caller shares the Store. The store runs two goroutines until Close.
 func Open(opts Options) (*Store, error) {
+	s := newStore(opts)
+	first, err := s.enter()
+	if err != nil {
+		return nil, fmt.Errorf("opening state directory %s: %w", opts.Dir, err)
+	}
+	s.begin(s.load(first))
+	s.done.Add(2)
+	go s.keeper()
+	go s.janitor()
+	notify(s.work)
+	return s, nil
+}
+
+func newStore(opts Options) *Store {
 	opts.fill()
-	s := &Store{
+	return &Store{
 		opts:   opts,
 		clock:  newClock(opts.Now, opts.Boot),
 		guard:  knockcore.NewReplayGuard(opts.Capacity),
@@ -43,16 +57,6 @@ func Open(opts Options) (*Store, error) {
 		quit:   make(chan struct{}),
 		buf:    make([]byte, frameLen, maxRecord),
 	}
-	first, err := s.enter()
-	if err != nil {
-		return nil, fmt.Errorf("opening state directory %s: %w", opts.Dir, err)
-	}
-	s.begin(s.load(first))
-	s.done.Add(2)
-	go s.keeper()
-	go s.janitor()
-	notify(s.work)
-	return s, nil
 }
 
 // enter makes, opens and locks the directory. first says that there was nothing
