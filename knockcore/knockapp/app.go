@@ -81,6 +81,10 @@ type App struct {
 	// Store is what keeps spent nonces, grants and bans. Default: file.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=knock.stores inline_key=store"`
 
+	// Sources bring knocks that are packets. Default: none, so that only what other
+	// modules take in counts (frames inside TCP streams, say).
+	SourcesRaw []json.RawMessage `json:"sources,omitempty" caddy:"namespace=knock.sources inline_key=source"`
+
 	// Firewalls open windows for grants, by name; services name the one they use.
 	FirewallsRaw caddy.ModuleMap `json:"firewalls,omitempty" caddy:"namespace=knock.firewalls"`
 
@@ -93,6 +97,9 @@ type App struct {
 	bans  *knockcore.BanConfig
 	plans map[string]FirewallPlan
 	uses  []*firewallUse
+
+	sources []*SourceConfig
+	open    runningSources
 
 	started chan struct{} // closed when gate is set
 	gate    *knockcore.Gatekeeper
@@ -122,6 +129,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Window:      time.Duration(a.TimeWindow),
 		SessionWait: time.Duration(a.SessionWait),
 		Observer:    a.observe,
+		Now:         clock(),
 	}
 	if a.TimeWindow < 0 {
 		return errors.New("time_window must not be negative")
@@ -154,6 +162,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.loadFirewalls(ctx, cfg.Services); err != nil {
 		return err
 	}
+	if err := a.loadSources(ctx, &cfg); err != nil {
+		return err
+	}
 	if !a.AllowLocal {
 		cfg.Local = newLocalAddrs().has
 	}
@@ -178,7 +189,7 @@ func (a *App) Start() (err error) {
 	}()
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
-	live, err := acquireLive(a.store, time.Duration(a.TimeWindow), a.MaxGrants)
+	live, err := acquireLive(a.store, a.window(), a.MaxGrants)
 	if err != nil {
 		return err
 	}
@@ -193,6 +204,9 @@ func (a *App) Start() (err error) {
 	}
 	if a.config.Firewalls, err = a.startFirewalls(ctx); err != nil {
 		return err
+	}
+	if len(a.sources) > 0 {
+		a.config.Limits = sourceLimits()
 	}
 	gate, err := knockcore.NewGatekeeper(a.config, live.state)
 	if err != nil {
@@ -212,7 +226,7 @@ func (a *App) Start() (err error) {
 	if a.file != nil {
 		a.running.Go(func() { a.followClients(ctx) })
 	}
-	return nil
+	return a.startSources(gate)
 }
 
 // unopened stands for a firewall that is not open yet.
@@ -235,11 +249,12 @@ func (a *App) sweep(ctx context.Context, woken <-chan struct{}) {
 
 // Stop ends this configuration's work. Live state goes on in the next one.
 func (a *App) Stop() error {
+	err := a.stopSources()
 	if a.cancel != nil {
 		a.cancel()
 	}
 	a.running.Wait()
-	err := a.stopFirewalls()
+	err = errors.Join(err, a.stopFirewalls())
 	if live := a.live.Swap(nil); live != nil {
 		err = errors.Join(err, releaseLive(live))
 	}

@@ -51,6 +51,9 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //		methods <method...>
 //		time_window <duration>
 //		session_wait <duration>|off
+//		source <name> [<argument...>] {
+//			...
+//		}
 //		store <name> {
 //			...
 //		}
@@ -85,6 +88,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = opts.Duration(&a.TimeWindow)
 		case "session_wait":
 			err = a.unmarshalSessionWait(opts, d)
+		case "source":
+			err = a.unmarshalSource(d)
 		case "store":
 			err = a.unmarshalStore(opts, d)
 		case "firewall":
@@ -98,7 +103,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "insecure_file_mode":
 			err = opts.Flag(&a.InsecureFileMode)
 		default:
-			err = opts.Unknown("client", "clients_file", "service", "bans", "methods", "time_window", "session_wait", "store", "firewall",
+			err = opts.Unknown("client", "clients_file", "service", "bans", "methods", "time_window", "session_wait", "source", "store", "firewall",
 				"max_pending", "max_grants", "allow_local", "insecure_file_mode")
 		}
 		if err != nil {
@@ -118,6 +123,10 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //		expires <date|time>
 //		from <address|prefix|private_ranges...>
 //		methods <method...>
+//		pyknock <key...>
+//		fwknop <encryption-key> <hmac-key> [<hmac-type>]
+//		allow_remote </ipv4-length> [</ipv6-length>]
+//		allow_weak
 //	}
 func (a *App) unmarshalClient(d *caddyfile.Dispenser) error {
 	c := &Client{At: Place(d)}
@@ -135,6 +144,7 @@ func (a *App) unmarshalClient(d *caddyfile.Dispenser) error {
 		}
 	}
 	opts := NewOptions(d)
+	var keys datagramKeys
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
 		switch d.Val() {
@@ -162,12 +172,23 @@ func (a *App) unmarshalClient(d *caddyfile.Dispenser) error {
 			}
 		case "methods":
 			err = unmarshalMethods(opts, d, &c.Methods)
+		case "pyknock":
+			err = keys.unmarshalPyknock(opts, d, c)
+		case "fwknop":
+			err = keys.unmarshalFwknop(d, c)
+		case "allow_remote":
+			err = unmarshalAllowRemote(opts, d, c)
+		case "allow_weak":
+			err = opts.Flag(&c.AllowWeak)
 		default:
-			err = opts.Unknown("secret", "services", "ttl", "max_ttl", "expires", "from", "methods")
+			err = opts.Unknown("secret", "services", "ttl", "max_ttl", "expires", "from", "methods", "pyknock", "fwknop", "allow_remote", "allow_weak")
 		}
 		if err != nil {
 			return err
 		}
+	}
+	if err := keys.check(c.AllowWeak); err != nil {
+		return err
 	}
 	a.Clients = append(a.Clients, c)
 	return nil
@@ -293,6 +314,12 @@ func (a *App) unmarshalStore(opts *Options, d *caddyfile.Dispenser) error {
 	}
 	raw, _, err := guestModule(d, "knock.stores.", "store")
 	a.StoreRaw = raw
+	return err
+}
+
+func (a *App) unmarshalSource(d *caddyfile.Dispenser) error {
+	raw, _, err := guestModule(d, "knock.sources.", "source")
+	a.SourcesRaw = append(a.SourcesRaw, raw)
 	return err
 }
 

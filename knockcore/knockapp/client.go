@@ -53,6 +53,23 @@ type Client struct {
 	// enabled.
 	Methods []string `json:"methods,omitempty"`
 
+	// Pyknock are the client's pyknock pre-shared keys: `base64:…`, `hex:…` or text,
+	// of which pyknock takes one byte for each character (latin-1). Placeholders are
+	// replaced as in secrets. The datagram names nobody, so no two clients may share
+	// a key.
+	Pyknock []string `json:"pyknock,omitempty"`
+
+	// Fwknop are the client's fwknop key pairs.
+	Fwknop []*FwknopKeys `json:"fwknop,omitempty"`
+
+	// AllowRemote lets the client knock for an address other than the one that it
+	// knocks from (pyknock and fwknop packets name one). Default: it may not.
+	AllowRemote *AllowRemote `json:"allow_remote,omitempty"`
+
+	// AllowWeak accepts pyknock and fwknop keys of fewer than 16 bytes. One captured
+	// packet is enough to guess such a key. Default: false.
+	AllowWeak bool `json:"allow_weak,omitempty"`
+
 	// At is where the client stands in the Caddyfile, as `file:line`. The Caddyfile
 	// adapter sets it; it only appears in error messages.
 	At string `json:"at,omitempty"`
@@ -79,13 +96,13 @@ func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.
 				return nil, at(c.At, fmt.Errorf("client %s: there is no service %q; define it with `service %s tcp/PORT`", c.ID, name, name))
 			}
 		}
-		if slices.ContainsFunc(c.Secrets, isLiteral) && (a.ClientsFile == "" || c.At != a.ClientsFile) {
+		if c.hasLiterals() && (a.ClientsFile == "" || c.At != a.ClientsFile) {
 			a.logger.Warn("secret stands in the configuration itself, where `caddy adapt`, the admin API's /config/ and autosave.json show it; put it in a file and write {file./path}, or {env.NAME}",
 				zap.String("client", c.ID))
 		}
 		clients = append(clients, client)
 	}
-	return clients, nil
+	return clients, checkShared(clients)
 }
 
 func (c *Client) convert(repl *caddy.Replacer, insecureFiles bool) (*knockcore.Client, error) {
@@ -118,6 +135,9 @@ func (c *Client) convert(repl *caddy.Replacer, insecureFiles bool) (*knockcore.C
 	}
 	if client.Methods, err = parseMethods(c.Methods); err != nil {
 		return nil, fmt.Errorf("methods: %w", err)
+	}
+	if err := c.convertDatagrams(client, repl, insecureFiles); err != nil {
+		return nil, err
 	}
 	return client, client.Validate()
 }

@@ -21,6 +21,11 @@ import (
 // reads the result. A missing file, an unset variable or an unknown placeholder
 // is an error, never an empty secret. Errors name placeholders, not contents.
 func expandSecret(repl *caddy.Replacer, text string, insecureFiles bool) (knockcore.Secret, error) {
+	return expandKey(repl, text, insecureFiles, knockcore.ParseSecret)
+}
+
+// expandKey is expandSecret for keys that are read in another way.
+func expandKey(repl *caddy.Replacer, text string, insecureFiles bool, parse func(string) (knockcore.Secret, error)) (knockcore.Secret, error) {
 	if err := checkPlaceholders(text, insecureFiles); err != nil {
 		return knockcore.Secret{}, err
 	}
@@ -29,7 +34,7 @@ func expandSecret(repl *caddy.Replacer, text string, insecureFiles bool) (knockc
 		// Caddy's message names the placeholder only.
 		return knockcore.Secret{}, err
 	}
-	return knockcore.ParseSecret(strings.TrimSpace(expanded))
+	return parse(strings.TrimSpace(expanded))
 }
 
 // isLiteral reports whether the text of a secret is the secret itself.

@@ -1,0 +1,305 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockapp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/source"
+	"github.com/caddy-knock/caddy-knock/knockcore/wire"
+)
+
+// SourceConverter is implemented by the modules of namespace knock.sources: they
+// hold configuration and say how to make the engines.
+type SourceConverter interface {
+	// KnockSource checks the configuration. It touches nothing outside.
+	KnockSource() (*SourceConfig, error)
+}
+
+// SourceConfig is what a module of namespace knock.sources amounts to.
+type SourceConfig struct {
+	// Inputs are where packets come from.
+	Inputs []SourceInput
+	// Dispatch says which of them are knocks. Methods may be 0: all that the inputs
+	// are good for and that are enabled. Sequences is the app's to fill in.
+	Dispatch source.DispatchConfig
+	// Methods are those that the inputs are good for.
+	Methods knockcore.MethodSet
+	// Sequence describes the sequences of the methods that have such.
+	Sequence wire.UDPSequenceConfig
+	// Queue and Workers are as in source.QueueConfig.
+	Queue, Workers int
+}
+
+// SourceInput is one source of packets. It outlives configurations: those that
+// name the same key share it, one after the other.
+type SourceInput struct {
+	// Key identifies what is opened.
+	Key string
+	// Label stands for it in metrics: text of the configuration.
+	Label string
+	// Reach is what it sees; methods are the app's to fill in.
+	Reach source.Reach
+	// Optional says that this host may lack what is needed, as IPv6: then Open's
+	// error is source.ErrNotHere, and the source goes on without, unless it has
+	// nothing else.
+	Optional bool
+	// Open opens it. others are the sources that are open, some of which belong to
+	// the configuration that is about to end.
+	Open func(others []source.Source) (source.Source, error)
+}
+
+// loadSources reads the sources and finds those that are in each other's way.
+func (a *App) loadSources(ctx caddy.Context, cfg *knockcore.Config) error {
+	if len(a.SourcesRaw) == 0 {
+		return nil
+	}
+	mods, err := ctx.LoadModule(a, "SourcesRaw")
+	if err != nil {
+		return fmt.Errorf("loading source modules: %w", err)
+	}
+	var inputs []SourceInput
+	for _, mod := range mods.([]any) {
+		converter, ok := mod.(SourceConverter)
+		if !ok {
+			return fmt.Errorf("module %T is not a source", mod)
+		}
+		s, err := converter.KnockSource()
+		if err != nil {
+			return err
+		}
+		if err := s.narrow(cfg); err != nil {
+			return fmt.Errorf("source %s: %w", s.label(), err)
+		}
+		for _, in := range s.Inputs {
+			in.Reach.Methods = s.Dispatch.Methods
+			for _, other := range inputs {
+				if in.Reach.Overlaps(other.Reach) {
+					return fmt.Errorf("source %s would get the packets of source %s: give each address to one source, with all its methods", in.Label, other.Label)
+				}
+			}
+			inputs = append(inputs, in)
+		}
+		a.sources = append(a.sources, s)
+	}
+	return nil
+}
+
+// narrow settles which methods are accepted and checks the rest.
+func (s *SourceConfig) narrow(cfg *knockcore.Config) error {
+	enabled := cfg.Methods
+	if enabled == 0 {
+		enabled = knockcore.AllMethods
+	}
+	if s.Dispatch.Methods == 0 {
+		s.Dispatch.Methods = s.Methods & enabled
+		if s.Dispatch.Methods == 0 {
+			return fmt.Errorf("none of %v is among the methods that are enabled", s.Methods.Methods())
+		}
+	}
+	if wrong := s.Dispatch.Methods &^ s.Methods; wrong != 0 {
+		return fmt.Errorf("method %v does not arrive here; expect %v", wrong.Methods()[0], s.Methods.Methods())
+	}
+	if off := s.Dispatch.Methods &^ enabled; off != 0 {
+		return fmt.Errorf("method %v is not among the methods that are enabled", off.Methods()[0])
+	}
+	if _, err := wire.NewUDPSequences(s.Sequence); err != nil {
+		return err
+	}
+	return s.Dispatch.Validate(cfg.Services)
+}
+
+func (s *SourceConfig) label() string {
+	if len(s.Inputs) == 0 {
+		return "without input"
+	}
+	return s.Inputs[0].Label
+}
+
+// window is the longest time for which a frame of any method may be good.
+func (a *App) window() time.Duration {
+	window := time.Duration(a.TimeWindow)
+	for _, s := range a.sources {
+		window = max(window, s.Dispatch.PyknockWindow, s.Dispatch.FwknopWindow)
+	}
+	return window
+}
+
+// The live parts of sources: packets that arrive during a reload are read by the
+// same source as before and after, and parts of sequences that arrive before and
+// after one make one knock. Each configuration that has started holds references.
+var (
+	openSources   = caddy.NewUsagePool() // *sharedSource by SourceInput.Key
+	openSequences = caddy.NewUsagePool() // *wire.UDPSequences by sequenceKey
+)
+
+// sourceLimits are process-lived, because what they know of addresses is.
+var sourceLimits = sync.OnceValue(func() *knockcore.Limiter { return knockcore.NewLimiter(knockcore.LimitConfig{}) })
+
+// stopTimeout is how long packets that wait in queues may take to be decided when
+// a configuration ends.
+const stopTimeout = 5 * time.Second
+
+// sharedSource is an open source and what its packets go through.
+type sharedSource struct {
+	key      string
+	source   source.Source
+	packets  *source.Switch
+	stats    *sourceStats
+	starting sync.Once
+	cancel   context.CancelFunc
+	done     chan struct{} // nil if it was never served
+}
+
+// acquireSource opens the input, or finds it open.
+func acquireSource(in SourceInput) (*sharedSource, error) {
+	var others []source.Source
+	openSources.Range(func(_, value any) bool {
+		others = append(others, value.(*sharedSource).source)
+		return true
+	})
+	value, _, err := openSources.LoadOrNew(in.Key, func() (caddy.Destructor, error) {
+		opened, err := in.Open(others)
+		if err != nil {
+			return nil, err
+		}
+		s := &sharedSource{key: in.Key, source: opened, stats: statsOf(in.Label)}
+		s.packets = source.NewSwitch(&s.stats.Stats)
+		s.stats.add(opened)
+		return s, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return value.(*sharedSource), nil
+}
+
+// serve starts reading, once in the life of the source. The switch is attached by
+// then.
+func (s *sharedSource) serve() {
+	s.starting.Do(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		s.cancel, s.done = cancel, make(chan struct{})
+		go func() {
+			defer close(s.done)
+			if err := s.source.Serve(ctx, s.packets.Sink); err != nil {
+				caddy.Log().Named("knock").Error("source has failed and reads no more", zap.String("source", s.key), zap.Error(err))
+			}
+		}()
+	})
+}
+
+// Destruct ends reading, after what has arrived was read, and closes the source.
+func (s *sharedSource) Destruct() error {
+	if s.done != nil {
+		s.cancel()
+		select {
+		case <-s.done:
+		case <-time.After(stopTimeout):
+		}
+	}
+	s.stats.remove(s.source)
+	return s.source.Close()
+}
+
+// runningSources is what a started configuration holds.
+type runningSources struct {
+	shared    []*sharedSource
+	sequences []string
+	detach    []func()
+	queues    []*source.Queue
+}
+
+// startSources opens what is not open yet and then takes the packets over.
+func (a *App) startSources(gate *knockcore.Gatekeeper) error {
+	type started struct {
+		cfg    *SourceConfig
+		shared []*sharedSource
+	}
+	var all []started
+	for _, cfg := range a.sources {
+		s := started{cfg: cfg}
+		var missing error
+		for _, in := range cfg.Inputs {
+			shared, err := acquireSource(in)
+			if in.Optional && errors.Is(err, source.ErrNotHere) {
+				missing = err
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			a.open.shared = append(a.open.shared, shared)
+			s.shared = append(s.shared, shared)
+		}
+		if len(s.shared) == 0 && missing != nil {
+			return missing
+		}
+		all = append(all, s)
+	}
+	for _, s := range all {
+		dispatch := s.cfg.Dispatch
+		dispatch.Sequences = a.acquireSequences(s.cfg.Sequence)
+		queue := source.NewQueue(source.QueueConfig{
+			Size: s.cfg.Queue, Workers: s.cfg.Workers, Limits: gate.Limits(),
+			Handle: source.NewDispatcher(dispatch, gate).Handle,
+		})
+		a.open.queues = append(a.open.queues, queue)
+		for _, shared := range s.shared {
+			a.open.detach = append(a.open.detach, shared.packets.Attach(queue))
+			shared.serve()
+			a.logger.Info("waiting for knocks", zap.String("source", shared.key), zap.Any("methods", dispatch.Methods.Methods()))
+		}
+	}
+	return nil
+}
+
+// acquireSequences finds the tracker of such sequences, or makes one.
+func (a *App) acquireSequences(cfg wire.UDPSequenceConfig) *wire.UDPSequences {
+	fresh, err := wire.NewUDPSequences(cfg)
+	if err != nil {
+		return nil // it was checked while loading
+	}
+	key := fmt.Sprint(cfg)
+	tracker, _ := openSequences.LoadOrStore(key, fresh)
+	a.open.sequences = append(a.open.sequences, key)
+	return tracker.(*wire.UDPSequences)
+}
+
+// stopSources hands the packets over to the next configuration, if there is one,
+// and sees to it that those which are here are decided.
+func (a *App) stopSources() error {
+	open := a.open
+	a.open = runningSources{}
+	var errs []error
+	// A source that nobody else uses puts what it has still got into our queue.
+	for _, s := range slices.Backward(open.shared) {
+		_, err := openSources.Delete(s.key)
+		errs = append(errs, err)
+	}
+	for _, detach := range open.detach {
+		detach()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	for _, q := range open.queues {
+		if dropped := q.Close(ctx); dropped > 0 {
+			a.logger.Warn("packets could not be decided in time", zap.Int("count", dropped))
+		}
+	}
+	for _, key := range open.sequences {
+		_, err := openSequences.Delete(key)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,196 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/wire"
+)
+
+// DatagramMethods are the methods that a Dispatcher knows.
+var DatagramMethods = []knockcore.Method{
+	knockcore.MethodUDP, knockcore.MethodUDPSeq, knockcore.MethodUDPPassive, knockcore.MethodUDPPassiveSeq,
+	knockcore.MethodFwknop, knockcore.MethodPyknock,
+}
+
+// libknockMethods are those of libknock's datagrams.
+var libknockMethods = knockcore.NewMethodSet(knockcore.MethodUDP, knockcore.MethodUDPSeq, knockcore.MethodUDPPassive, knockcore.MethodUDPPassiveSeq)
+
+// DefaultFwknopWindow is by how much the time of a fwknop packet may differ from
+// the server's clock, in both directions.
+const DefaultFwknopWindow = 120 * time.Second
+
+// admitTimeout bounds what becomes of one verified knock: a firewall or a store
+// that takes longer makes it fail.
+const admitTimeout = 10 * time.Second
+
+// DispatchConfig says which datagrams are knocks.
+type DispatchConfig struct {
+	// Methods are those of DatagramMethods that are accepted.
+	Methods knockcore.MethodSet
+	// MaxFrame is the greatest libknock frame in bytes, MaxPayload at most; 0 means
+	// wire.DefaultMaxDatagram.
+	MaxFrame int
+	// Sequences puts the parts of sequence methods together. It is shared by all
+	// sources and configurations that mean the same sequences; nil refuses them.
+	Sequences *wire.UDPSequences
+	// PyknockWindow is by how much the time of a pyknock datagram may differ from
+	// the clock, 0 for wire.DefaultPyknockWindow.
+	PyknockWindow time.Duration
+	// PyknockServices names what pyknock datagrams, which name nothing, are for.
+	// Empty means everything that the client may reach.
+	PyknockServices []string
+	// FwknopWindow is the same for fwknop packets, in whole seconds; 0 means
+	// DefaultFwknopWindow.
+	FwknopWindow time.Duration
+}
+
+// Validate reports the first thing wrong with the configuration.
+func (c *DispatchConfig) Validate(services []*knockcore.Service) error {
+	switch {
+	case c.Methods == 0:
+		return errors.New("no method is accepted")
+	case c.Methods&^knockcore.NewMethodSet(DatagramMethods...) != 0:
+		return fmt.Errorf("only %v are datagrams", DatagramMethods)
+	case c.MaxFrame < 0 || c.MaxFrame > MaxPayload:
+		return fmt.Errorf("a frame has %d bytes at most here, not %d", MaxPayload, c.MaxFrame)
+	case c.PyknockWindow < 0 || c.FwknopWindow < 0:
+		return errors.New("a time window must not be negative")
+	}
+	for _, name := range c.PyknockServices {
+		if !slices.ContainsFunc(services, func(s *knockcore.Service) bool { return s.Name == name }) {
+			return fmt.Errorf("there is no service %q", name)
+		}
+	}
+	return nil
+}
+
+// Dispatcher verifies datagrams and asks a gatekeeper about those that are
+// knocks. It is safe for concurrent use.
+//
+// The structure of a datagram decides which one kind of knock it may be, so that
+// one kind of keyed check is made at most: 49 or 61 bytes can only be pyknock's
+// (libknock's frames have at least 82), base64 text that begins as every fwknop
+// packet does can't be a libknock frame, whose 28th byte is zero.
+type Dispatcher struct {
+	cfg    DispatchConfig
+	gate   *knockcore.Gatekeeper
+	frames wire.DatagramConfig
+	rings  atomic.Pointer[rings]
+	mu     sync.Mutex // of building rings
+}
+
+// rings are the keys of one version of the clients.
+type rings struct {
+	of      *knockcore.Keyring
+	pyknock *wire.PyknockKeys
+	fwknop  *wire.FwknopKeys
+}
+
+// NewDispatcher makes a dispatcher for a valid configuration.
+func NewDispatcher(cfg DispatchConfig, gate *knockcore.Gatekeeper) *Dispatcher {
+	if cfg.PyknockWindow == 0 {
+		cfg.PyknockWindow = wire.DefaultPyknockWindow
+	}
+	if cfg.FwknopWindow == 0 {
+		cfg.FwknopWindow = DefaultFwknopWindow
+	}
+	d := &Dispatcher{cfg: cfg, gate: gate, frames: wire.DatagramConfig{
+		Methods: cfg.Methods & libknockMethods, Ports: ProtectedPorts(gate.Services()), MaxFrame: cfg.MaxFrame,
+	}}
+	d.keys()
+	return d
+}
+
+// keys returns the keys of the clients as they are now.
+func (d *Dispatcher) keys() *rings {
+	ring := d.gate.Keyring()
+	if keys := d.rings.Load(); keys != nil && keys.of == ring {
+		return keys
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ring = d.gate.Keyring()
+	keys := d.rings.Load()
+	if keys == nil || keys.of != ring {
+		keys = &rings{ring, wire.NewPyknockKeys(ring), wire.NewFwknopKeys(ring)}
+		d.rings.Store(keys)
+	}
+	return keys
+}
+
+// Handle decides on a packet. It is what a Queue calls.
+func (d *Dispatcher) Handle(ctx context.Context, p *Packet) { _ = d.Decide(ctx, p) }
+
+// Decide is Handle that tells what it told the gatekeeper's observer: nil if the
+// knock was admitted, or is part of one whose other parts are still missing.
+func (d *Dispatcher) Decide(ctx context.Context, p *Packet) error {
+	method := d.methodOf(p.Payload)
+	var err error
+	switch method {
+	case knockcore.MethodPyknock:
+		err = d.pyknock(ctx, p)
+	case knockcore.MethodFwknop:
+		err = d.fwknop(ctx, p)
+	default:
+		err = d.libknock(ctx, p, method)
+	}
+	limits := d.gate.Limits()
+	switch {
+	case limits == nil:
+	case err == nil:
+		limits.Good(p.From.Addr(), p.At)
+	case keyedCheckFailed(err):
+		limits.Charge(p.From.Addr(), anyMethod, p.At)
+	}
+	return err
+}
+
+// keyedCheckFailed reports whether the packet looks like a knock, so that it cost
+// a look at keys, and fits nobody's.
+func keyedCheckFailed(err error) bool {
+	reason := knockcore.ReasonOf(err)
+	return reason == knockcore.ReasonUnknownClient || reason == knockcore.ReasonAuthFailed
+}
+
+// methodOf says what kind of knock the payload can be. What can be none at all is
+// counted under the first method that is accepted.
+func (d *Dispatcher) methodOf(b []byte) knockcore.Method {
+	switch m := d.cfg.Methods; {
+	case m.Has(knockcore.MethodPyknock) && wire.LooksLikePyknock(b):
+		return knockcore.MethodPyknock
+	case m.Has(knockcore.MethodFwknop) && wire.LooksLikeFwknop(b):
+		return knockcore.MethodFwknop
+	default:
+		for _, method := range DatagramMethods {
+			if m.Has(method) {
+				return method
+			}
+		}
+		return knockcore.MethodNone
+	}
+}
+
+// admit asks the gatekeeper about a verified knock; it tells the observer.
+func (d *Dispatcher) admit(ctx context.Context, k knockcore.Knock) error {
+	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
+	defer cancel()
+	_, err := d.gate.Admit(ctx, k)
+	return err
+}
+
+// refuse tells the observer why a packet is none, or not a good one, and returns
+// the error.
+func (d *Dispatcher) refuse(method knockcore.Method, p *Packet, err error) error {
+	d.gate.Refuse(method, p.From.Addr(), err)
+	return err
+}
