@@ -26,6 +26,10 @@ type Dialer struct {
 	// port of the address that is dialled, also where the base dialer goes through
 	// a proxy.
 	Config Config
+	// Opening, if set, is a knock that goes before each connection; with a session
+	// ID inside, unless it says otherwise, the same is in the frame. Config needs
+	// not be valid if there is no frame.
+	Opening *Opening
 }
 
 // Dial is DialContext without a context.
@@ -39,8 +43,12 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 // authenticating begin with "authenticating to".
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	cfg := d.Config
-	if err := cfg.Validate(); err != nil {
-		return nil, err
+	opening := d.Opening
+	noFrame := opening != nil && opening.NoFrame
+	if !noFrame {
+		if err := cfg.Validate(); err != nil {
+			return nil, err
+		}
 	}
 	switch network {
 	case "tcp", "tcp4", "tcp6":
@@ -59,9 +67,18 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if base == nil {
 		base = new(net.Dialer)
 	}
-	conn, err := base.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
+	var conn net.Conn
+	var err error
+	if opening == nil || network == "unix" {
+		conn, err = base.DialContext(ctx, network, address)
+	} else {
+		var session []byte
+		if conn, session, err = opening.open(ctx, base, network, address, &cfg); session != nil {
+			cfg.Session = session
+		}
+	}
+	if err != nil || noFrame {
+		return conn, err
 	}
 	if err := Auth(ctx, conn, cfg); err != nil {
 		return nil, fmt.Errorf("authenticating to %s as %s: %w", address, cfg.ClientID, err)
