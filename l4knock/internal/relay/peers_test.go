@@ -1,6 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The caddy-knock authors
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build unix
+
 package relay
 
 import (
@@ -16,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Benchmarks have their peers in processes of their own, so that what this process
@@ -51,7 +54,8 @@ const (
 	echoSize   = 64
 )
 
-// serverPeer serves jobs on a TCP port until its input ends.
+// serverPeer serves jobs on a TCP port until its input ends. Every line of that is
+// answered with the CPU time used so far, in ns.
 func serverPeer() error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -59,7 +63,9 @@ func serverPeer() error {
 	}
 	fmt.Println(ln.Addr())
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			fmt.Println(int64(cpuTime()))
+		}
 		os.Exit(0)
 	}()
 	for {
@@ -83,12 +89,16 @@ func serverPeer() error {
 }
 
 // clientPeer reads "ADDR STREAMS", connects, and then does one "JOB BYTES" after
-// the other on all streams at once.
+// the other on all streams at once. "cpu" is answered as by the server.
 func clientPeer() error {
 	in := bufio.NewScanner(os.Stdin)
 	var conns []net.Conn
 	for in.Scan() {
 		what, rest, _ := strings.Cut(in.Text(), " ")
+		if what == "cpu" {
+			fmt.Println(int64(cpuTime()))
+			continue
+		}
 		var n int64
 		if _, err := fmt.Sscan(rest, &n); err != nil {
 			return err
@@ -239,6 +249,19 @@ func (p *peer) line() string {
 		p.tb.Fatal(err)
 	}
 	return strings.TrimSpace(s)
+}
+
+// cpu is the CPU time that the peer has used.
+func (p *peer) cpu() time.Duration {
+	p.tb.Helper()
+	if _, err := fmt.Fprintln(p.in, "cpu"); err != nil {
+		p.tb.Fatal(err)
+	}
+	var d time.Duration
+	if _, err := fmt.Sscan(p.line(), (*int64)(&d)); err != nil {
+		p.tb.Fatal(err)
+	}
+	return d
 }
 
 func (p *peer) do(what string, n int64) {

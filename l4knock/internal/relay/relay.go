@@ -33,8 +33,8 @@ type ending struct {
 
 // New prepares a relay and takes over both connections: Run closes them. head
 // holds bytes that were already read from down; they go to up first, behind the
-// PROXY protocol header if opts asks for one. Nothing is sent before Run. Neither
-// head nor opts is kept or changed, but head must stay as it is until Run returns.
+// PROXY protocol header if opts asks for one. head must stay as it is until Run
+// returns; opts is free at once. Nothing is sent before Run.
 func New(down net.Conn, head []byte, up net.Conn, opts *Options) *Relay {
 	r := &Relay{onDone: opts.OnDone, start: time.Now()}
 	r.down.init(down)
@@ -65,7 +65,8 @@ func Run(ctx context.Context, down net.Conn, head []byte, up net.Conn, opts *Opt
 //
 // An end (FIN) is passed on by itself: the other direction goes on for as long as
 // it likes. A reset, or any other failure, ends both directions, and the other
-// peer sees a reset too, so that nobody takes half an answer for a whole one.
+// peer sees a reset too, so that nobody takes half an answer for a whole one. The
+// end of ctx is a [Relay.Cut] with its cause.
 func (r *Relay) Run(ctx context.Context) Stats {
 	r.down.clearDeadline()
 	r.up.clearDeadline()

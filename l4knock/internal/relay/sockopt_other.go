@@ -1,7 +1,7 @@
-//go:build !linux
-
 // SPDX-FileCopyrightText: 2026 The caddy-knock authors
 // SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
 
 package relay
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -124,7 +125,7 @@ func TestPipeShortage(t *testing.T) {
 func TestIdleRelays(t *testing.T) {
 	emptyPool()
 	const relays = 1000
-	before := descriptors(t)
+	before, goroutines := descriptors(t), runtime.NumGoroutine()
 	rigs := make([]*rig, relays)
 	for i := range rigs {
 		rigs[i] = start(t, "tcp", "tcp", &Options{})
@@ -147,6 +148,7 @@ func TestIdleRelays(t *testing.T) {
 			t.Fatalf("relay %d spliced nothing", i)
 		}
 	}
+	await(t, "all helpers to end", func() bool { return runtime.NumGoroutine()-goroutines <= 2*relays })
 	const ours = 4 * relays // client, down, up, server
 	if extra := descriptors(t) - before - ours; extra > 2*2*maxIdlePipes {
 		t.Errorf("%d descriptors beside the sockets of %d idle relays", extra, relays)

@@ -22,7 +22,8 @@ const (
 	CauseIdle
 	// CauseDown: the downstream connection failed, mostly by a reset.
 	CauseDown
-	// CauseUp: the upstream connection failed, mostly by a reset.
+	// CauseUp: the upstream connection failed, mostly by a reset; or there was no
+	// way to make a PROXY protocol header for it.
 	CauseUp
 )
 
