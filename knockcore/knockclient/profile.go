@@ -29,10 +29,12 @@ import (
 //		"hint": "route-hint",
 //		"server_proof": true,
 //		"timeout": "3s",
-//		"connect_timeout": "10s"
+//		"connect_timeout": "10s",
+//		"knock": {"method": "udp"}
 //	}
 //
-// Unknown keys are errors.
+// Unknown keys are errors. A secret is not needed if the knock has its own and no
+// frame follows.
 type Profile struct {
 	// Client is the client's name, as the server knows it.
 	Client string
@@ -57,6 +59,8 @@ type Profile struct {
 	// Timeout bounds authenticating, ConnectTimeout connecting; 0 means the
 	// defaults.
 	Timeout, ConnectTimeout time.Duration
+	// Knock is the knock that goes before connections; nil if there is none.
+	Knock *ProfileKnock
 }
 
 // Names of the hint modes, as libknock has them.
@@ -80,17 +84,18 @@ func ParseHint(name string) (none bool, err error) {
 
 // profileJSON is a Profile on disk.
 type profileJSON struct {
-	Client         string           `json:"client"`
-	Secret         string           `json:"secret,omitempty"`
-	SecretFile     string           `json:"secret_file,omitempty"`
-	Server         string           `json:"server,omitempty"`
-	Port           uint16           `json:"port,omitempty"`
-	ProtectedPort  uint16           `json:"protected_port,omitempty"`
-	Method         knockcore.Method `json:"method,omitzero"`
-	Hint           string           `json:"hint,omitempty"`
-	ServerProof    bool             `json:"server_proof,omitempty"`
-	Timeout        duration         `json:"timeout,omitzero"`
-	ConnectTimeout duration         `json:"connect_timeout,omitzero"`
+	Client         string            `json:"client"`
+	Secret         string            `json:"secret,omitempty"`
+	SecretFile     string            `json:"secret_file,omitempty"`
+	Server         string            `json:"server,omitempty"`
+	Port           uint16            `json:"port,omitempty"`
+	ProtectedPort  uint16            `json:"protected_port,omitempty"`
+	Method         knockcore.Method  `json:"method,omitzero"`
+	Hint           string            `json:"hint,omitempty"`
+	ServerProof    bool              `json:"server_proof,omitempty"`
+	Timeout        duration          `json:"timeout,omitzero"`
+	ConnectTimeout duration          `json:"connect_timeout,omitzero"`
+	Knock          *profileKnockJSON `json:"knock,omitempty"`
 }
 
 // duration is text such as "3s" in JSON.
@@ -113,14 +118,24 @@ func SecretText(s knockcore.Secret) string {
 	return "base64:" + base64.StdEncoding.EncodeToString(s.Bytes())
 }
 
-func (p *Profile) encode(secret string) ([]byte, error) {
+// encode writes the profile with its secrets as text tells them.
+func (p *Profile) encode(text func(knockcore.Secret) string) ([]byte, error) {
+	known := func(s knockcore.Secret) string {
+		if s.IsZero() {
+			return ""
+		}
+		return text(s)
+	}
 	raw := profileJSON{
-		Client: p.Client, Secret: secret, SecretFile: p.SecretFile, Server: p.Server, Port: p.Port,
+		Client: p.Client, Secret: known(p.Secret), SecretFile: p.SecretFile, Server: p.Server, Port: p.Port,
 		ProtectedPort: p.ProtectedPort, Method: p.Method, ServerProof: p.ServerProof,
 		Timeout: duration(p.Timeout), ConnectTimeout: duration(p.ConnectTimeout),
 	}
 	if p.HintNone {
 		raw.Hint = HintModeNone
+	}
+	if p.Knock != nil {
+		raw.Knock = p.Knock.encode(known)
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -133,21 +148,11 @@ func (p *Profile) encode(secret string) ([]byte, error) {
 // MarshalJSON writes the profile as on disk, but for the secret, which reads
 // "[secret]": for showing it.
 func (p *Profile) MarshalJSON() ([]byte, error) {
-	secret := ""
-	if !p.Secret.IsZero() {
-		secret = p.Secret.String()
-	}
-	return p.encode(secret)
+	return p.encode(knockcore.Secret.String)
 }
 
 // Text returns the profile as it stands on disk, with its secret.
-func (p *Profile) Text() ([]byte, error) {
-	secret := ""
-	if !p.Secret.IsZero() {
-		secret = SecretText(p.Secret)
-	}
-	return p.encode(secret)
-}
+func (p *Profile) Text() ([]byte, error) { return p.encode(SecretText) }
 
 // UnmarshalJSON reads the profile as on disk. Errors contain nothing of the
 // secret.
@@ -169,8 +174,14 @@ func (p *Profile) UnmarshalJSON(b []byte) error {
 	if err != nil {
 		return err
 	}
+	var knock *ProfileKnock
+	if raw.Knock != nil {
+		if knock, err = raw.Knock.decode(raw.Secret != "" || raw.SecretFile != ""); err != nil {
+			return err
+		}
+	}
 	*p = Profile{
-		Client: raw.Client, Secret: secret, SecretFile: raw.SecretFile, Server: raw.Server, Port: raw.Port,
+		Knock: knock, Client: raw.Client, Secret: secret, SecretFile: raw.SecretFile, Server: raw.Server, Port: raw.Port,
 		ProtectedPort: raw.ProtectedPort, Method: raw.Method, HintNone: none, ServerProof: raw.ServerProof,
 		Timeout: time.Duration(raw.Timeout), ConnectTimeout: time.Duration(raw.ConnectTimeout),
 	}

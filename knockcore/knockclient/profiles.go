@@ -64,8 +64,12 @@ func (p Profiles) Load(name string) (*Profile, error) {
 			return nil, fmt.Errorf("reading profile %s: %w", name, err)
 		}
 	}
-	cfg := profile.Config()
-	if err := cfg.Validate(); err != nil {
+	if profile.Knock != nil {
+		if err := profile.Knock.load(p.Dir); err != nil {
+			return nil, fmt.Errorf("reading profile %s: %w", name, err)
+		}
+	}
+	if err := profile.Validate(); err != nil {
 		return nil, fmt.Errorf("reading profile %s: %s: %w", name, p.Path(name), err)
 	}
 	return profile, nil
