@@ -40,20 +40,24 @@ func newClock(now func() time.Time, boot func() (string, time.Duration)) clock {
 	return c
 }
 
-// in is the moment d from now.
-func (c *clock) in(d time.Duration) moment {
-	d = min(max(d, -farAway), farAway)
+// read is the moment now.
+func (c *clock) read() moment {
 	_, uptime := c.boot()
-	return moment{wall: c.now().UnixNano() + int64(d), boot: int64(uptime + d)}
+	return moment{wall: c.now().UnixNano(), boot: int64(uptime)}
 }
 
-// left is how long it is until a moment that was kept under boot, negative if
-// it is over. In the same boot a clock that was set changes nothing; otherwise
-// the wall clock has to be believed.
-func (c *clock) left(m moment, boot bootID) time.Duration {
+// in is the moment d after m.
+func (m moment) in(d time.Duration) moment {
+	d = min(max(d, -farAway), farAway)
+	return moment{wall: m.wall + int64(d), boot: m.boot + int64(d)}
+}
+
+// left is how long it is from now until a moment that was kept under boot,
+// negative if it is over. In the same boot a clock that was set changes nothing;
+// otherwise the wall clock has to be believed.
+func (c *clock) left(m moment, boot bootID, now moment) time.Duration {
 	if boot.same(c.id) {
-		_, uptime := c.boot()
-		return time.Duration(m.boot) - uptime
+		return time.Duration(m.boot - now.boot)
 	}
-	return time.Duration(m.wall - c.now().UnixNano())
+	return time.Duration(m.wall - now.wall)
 }

@@ -20,7 +20,7 @@ func (s *Store) SaveGrant(_ context.Context, g *knockcore.Grant) error {
 		return errors.New("a grant without end, or with a name or session of more than 255 bytes, can't be kept")
 	}
 	left := g.Expires.Sub(s.opts.Now())
-	k := &keptGrant{grant: *g, end: s.clock.in(left), length: span(g.Expires.Sub(g.Made))}
+	k := &keptGrant{grant: *g, end: s.clock.read().in(left), length: span(g.Expires.Sub(g.Made))}
 	k.grant.Made, k.grant.Expires = time.Time{}, time.Time{}
 	s.keptMu.Lock()
 	defer s.keptMu.Unlock()
@@ -38,7 +38,7 @@ func (s *Store) DeleteGrant(_ context.Context, id knockcore.GrantID) error {
 	}
 	delete(s.grants, id)
 	err := s.journal(func(b []byte) []byte { return appendUngrant(b, id) })
-	if err == nil || s.clock.left(k.end, s.clock.id) <= 0 {
+	if err == nil || s.grantOver(k, s.clock.read()) {
 		return nil
 	}
 	return s.markRevoked(err)
@@ -49,10 +49,10 @@ func (s *Store) DeleteGrant(_ context.Context, id knockcore.GrantID) error {
 func (s *Store) Grants(context.Context) ([]*knockcore.Grant, error) {
 	s.keptMu.Lock()
 	defer s.keptMu.Unlock()
-	now := s.opts.Now()
+	now, moment := s.opts.Now(), s.clock.read()
 	var live []*knockcore.Grant
 	for id, k := range s.grants {
-		left := s.clock.left(k.end, s.clock.id)
+		left := s.clock.left(k.end, s.clock.id, moment)
 		if left <= 0 {
 			delete(s.grants, id)
 			continue
@@ -71,7 +71,7 @@ func (s *Store) SaveBan(_ context.Context, b knockcore.Ban) error {
 		return errors.New("a ban without prefix can't be kept")
 	}
 	left := b.Until.Sub(s.opts.Now())
-	k := &keptBan{ban: b, end: s.clock.in(left), length: span(b.Until.Sub(b.Made))}
+	k := &keptBan{ban: b, end: s.clock.read().in(left), length: span(b.Until.Sub(b.Made))}
 	k.ban.Made, k.ban.Until = time.Time{}, time.Time{}
 	s.keptMu.Lock()
 	defer s.keptMu.Unlock()
@@ -94,24 +94,28 @@ func (s *Store) DeleteBan(_ context.Context, prefix netip.Prefix) error {
 func (s *Store) Bans(context.Context) ([]knockcore.Ban, error) {
 	s.keptMu.Lock()
 	defer s.keptMu.Unlock()
-	now := s.opts.Now()
+	now, moment := s.opts.Now(), s.clock.read()
 	var kept []knockcore.Ban
 	for prefix, k := range s.bans {
-		if s.banForgotten(k) {
+		if s.banForgotten(k, moment) {
 			delete(s.bans, prefix)
 			continue
 		}
 		b := k.ban
-		b.Until = now.Add(s.clock.left(k.end, s.clock.id))
+		b.Until = now.Add(s.clock.left(k.end, s.clock.id, moment))
 		b.Made = b.Until.Add(-k.length)
 		kept = append(kept, b)
 	}
 	return kept, nil
 }
 
-func (s *Store) grantOver(k *keptGrant) bool { return s.clock.left(k.end, s.clock.id) <= 0 }
+func (s *Store) grantOver(k *keptGrant, now moment) bool {
+	return s.clock.left(k.end, s.clock.id, now) <= 0
+}
 
-func (s *Store) banForgotten(k *keptBan) bool { return s.clock.left(k.end, s.clock.id) <= -k.length }
+func (s *Store) banForgotten(k *keptBan, now moment) bool {
+	return s.clock.left(k.end, s.clock.id, now) <= -k.length
+}
 
 // span is how long something lasts, as the format can say it.
 func span(d time.Duration) time.Duration { return min(max(0, d), farAway) }

@@ -25,6 +25,7 @@ type found struct {
 	hfile   *os.File // nil if there is none that can be written to
 	grants  map[knockcore.GrantID]*keptGrant
 	bans    map[netip.Prefix]*keptBan
+	now     moment
 	nextGen uint64
 	newest  int64 // the greatest timestamp of a nonce
 	// floor is the timestamp up to which frames are to be refused, and why says
@@ -43,7 +44,7 @@ var errNone = errors.New("there is no horizon")
 func (s *Store) load(first bool) *found {
 	l := &found{
 		grants: make(map[knockcore.GrantID]*keptGrant), bans: make(map[netip.Prefix]*keptBan),
-		nextGen: 1, newest: noFloor, floor: noFloor, first: first && !s.opts.DistrustEmpty,
+		now: s.clock.read(), nextGen: 1, newest: noFloor, floor: noFloor, first: first && !s.opts.DistrustEmpty,
 	}
 	names, err := s.names()
 	for _, name := range names {
@@ -149,7 +150,7 @@ func (s *Store) apply(l *found) func(*record, *header) error {
 		case recordGrant:
 			k := r.grant
 			delete(l.grants, k.grant.ID)
-			if k.end = s.rebase(k.end, k.length, h.boot); !s.grantOver(&k) {
+			if k.end = s.rebase(l.now, k.end, k.length, h.boot); !s.grantOver(&k, l.now) {
 				l.grants[k.grant.ID] = &k
 			}
 		case recordUngrant:
@@ -157,7 +158,7 @@ func (s *Store) apply(l *found) func(*record, *header) error {
 		case recordBan:
 			k := r.ban
 			delete(l.bans, k.ban.Prefix)
-			if k.end = s.rebase(k.end, k.length, h.boot); !s.banForgotten(&k) {
+			if k.end = s.rebase(l.now, k.end, k.length, h.boot); !s.banForgotten(&k, l.now) {
 				l.bans[k.ban.Prefix] = &k
 			}
 		case recordUnban:
@@ -171,6 +172,6 @@ func (s *Store) apply(l *found) func(*record, *header) error {
 
 // rebase says in this boot's time when something of another boot ends: never
 // later than in its whole length, whatever the clocks say.
-func (s *Store) rebase(end moment, length time.Duration, boot bootID) moment {
-	return s.clock.in(min(s.clock.left(end, boot), length))
+func (s *Store) rebase(now, end moment, length time.Duration, boot bootID) moment {
+	return now.in(min(s.clock.left(end, boot, now), length))
 }

@@ -96,13 +96,14 @@ func (s *Store) snapshot(w *snapshotWriter) (err error) {
 			return err
 		}
 	}
-	err = each(&s.keptMu, s.grants, s.grantOver, func(k *keptGrant) error {
+	now := s.clock.read()
+	err = each(&s.keptMu, s.grants, now, s.grantOver, func(k *keptGrant) error {
 		return w.add(func(b []byte) []byte { return appendGrant(b, k) })
 	})
 	if err != nil {
 		return err
 	}
-	return each(&s.keptMu, s.bans, s.banForgotten, func(k *keptBan) error {
+	return each(&s.keptMu, s.bans, now, s.banForgotten, func(k *keptBan) error {
 		return w.add(func(b []byte) []byte { return appendBan(b, k) })
 	})
 }
@@ -110,7 +111,7 @@ func (s *Store) snapshot(w *snapshotWriter) (err error) {
 // each calls f for what is in m and drops what is over. mu is held only while a
 // few values are picked, never while f runs: the map may change meanwhile, and
 // what the language says about a loop over such a map is what each does.
-func each[K comparable, V any](mu *sync.Mutex, m map[K]V, over func(V) bool, f func(V) error) (err error) {
+func each[K comparable, V any](mu *sync.Mutex, m map[K]V, now moment, over func(V, moment) bool, f func(V) error) (err error) {
 	picked := make([]V, 0, 128)
 	tell := func() bool {
 		mu.Unlock()
@@ -126,7 +127,7 @@ func each[K comparable, V any](mu *sync.Mutex, m map[K]V, over func(V) bool, f f
 	mu.Lock()
 	defer mu.Unlock()
 	for k, v := range m {
-		if over(v) {
+		if over(v, now) {
 			delete(m, k)
 			continue
 		}
