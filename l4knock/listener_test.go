@@ -6,6 +6,7 @@ package l4knock_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -125,6 +126,37 @@ func TestRevokeCutsConnections(t *testing.T) {
 			}
 			if _, err := io.ReadFull(bodies["bob"], make([]byte, 1000)); err != nil {
 				t.Errorf("bob's download broke: %v", err)
+			}
+		})
+	}
+}
+
+// TestConnectionsEnd has a download that ends since its client is removed, and one
+// whose grant runs out.
+func TestConnectionsEnd(t *testing.T) {
+	upstream := endless(t)
+	for name, change := range map[string]func(w *wrapped){
+		"the client is removed": func(w *wrapped) { apptest.Load(t, strings.Replace(w.text, "client alice", "client carol", 1)) },
+		"the grant is over":     func(*wrapped) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := wrap(t, "http", "", "reverse_proxy "+upstream+" {\n flush_interval -1\n }")
+			if name == "the grant is over" {
+				port := fmt.Sprint("service web tcp/", w.port)
+				w.text = strings.Replace(w.text, port, port+" {\n open_for 500ms\n on_expire cut\n }", 1)
+			}
+			apptest.Load(t, w.text)
+			resp, err := w.browser(t, asAlice(), false).Get("http://" + w.address())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if _, err := io.ReadFull(resp.Body, make([]byte, 10)); err != nil {
+				t.Fatal(err)
+			}
+			change(w)
+			if _, err := io.Copy(io.Discard, resp.Body); err == nil || errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the download ended with %v", err)
 			}
 		})
 	}

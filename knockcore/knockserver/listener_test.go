@@ -106,7 +106,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	if got := closed(t, conn); got != "service" {
 		t.Fatalf("a good frame got %q", got)
 	}
-	tampered := frame(t, port(ln), nil)
+	tampered := frame(t, port(ln), func(f *wire.TCPFrame) { f.Bucket = 128 })
 	tampered[len(tampered)-1] ^= 1
 	for name, test := range map[string]struct {
 		head   []byte
