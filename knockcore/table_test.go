@@ -144,8 +144,10 @@ func BenchmarkTableLookup(b *testing.B) {
 	for _, n := range []int{1, 10_000, 1_000_000} {
 		table := NewTable()
 		for i := range n {
-			table.put(&Grant{ID: GrantID{byte(i), byte(i >> 8), byte(i >> 16)}, Client: "alice", Service: "ssh",
-				Prefix: AddrPrefix(addrOf(i)), Expires: time.Now().Add(time.Hour)})
+			table.put(&Grant{
+				ID: GrantID{byte(i), byte(i >> 8), byte(i >> 16)}, Client: "alice", Service: "ssh",
+				Prefix: AddrPrefix(addrOf(i)), Expires: time.Now().Add(time.Hour),
+			})
 		}
 		ssh := table.ServiceRef("ssh")
 		for _, hit := range []bool{true, false} {

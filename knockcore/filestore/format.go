@@ -187,9 +187,9 @@ func (c *contents) checkEnd(br *bufio.Reader, magic string) error {
 	}
 	at := c.end
 	for {
-		b, err := br.Peek(1)
+		_, err := br.Peek(1)
 		if err == nil {
-			b, _ = br.Peek(br.Buffered())
+			b, _ := br.Peek(br.Buffered())
 			if !allZero(b) {
 				return errBehind
 			}

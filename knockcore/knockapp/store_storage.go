@@ -42,7 +42,7 @@ func (*StorageStore) CaddyModule() caddy.ModuleInfo {
 // Provision loads the store for nonces.
 func (s *StorageStore) Provision(ctx caddy.Context) error {
 	if s.ReplayRaw == nil {
-		return errors.New("Caddy's storage can keep grants but not spent nonces, since it has no way to let exactly one of several copies of a frame win; name a store for them, such as `store storage { replay file }`") //nolint:staticcheck // a name
+		return errors.New("store storage keeps grants but can't remember spent nonces, since Caddy's storage has no way to let exactly one of several copies of a frame win; name a store for them, such as `store storage { replay file }`")
 	}
 	mod, err := ctx.LoadModule(s, "ReplayRaw")
 	if err != nil {

@@ -65,7 +65,7 @@ func parseFlag(word string) (bit, want uint8, err error) {
 			return bit, bit, nil
 		}
 	}
-	return 0, 0, fmt.Errorf("unknown flag %q; expect fin, syn, rst, psh, ack, urg, each with an optional leading !", word)
+	return 0, 0, fmt.Errorf("unknown flag %q; expect fin, syn, rst, psh, ack, urg, each with ! in front or not", word)
 }
 
 // And adds the words of a later test, as several TCPFlags lines of a knockd.conf
