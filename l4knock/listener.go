@@ -79,7 +79,7 @@ func (l *Listener) set(ctx caddy.Context) error {
 	if err := l.provision(ctx); err != nil {
 		return err
 	}
-	if err := checkServer(ctx); err != nil {
+	if err := checkServer(ctx, l.Port); err != nil {
 		return err
 	}
 	if l.Service != "" {

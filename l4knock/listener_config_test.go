@@ -25,6 +25,7 @@ func TestListenerErrors(t *testing.T) {
 		"cover without":    {"http", "cover 127.0.0.1", "", "", "Caddyfile:24: cover:"},
 		"cover by udp":     {"http", "cover udp/127.0.0.1:53", "", "", "Caddyfile:24: cover:"},
 		"cover not set":    {"http", "cover {env.KNOCK_NOT_SET}", "", "", "Caddyfile:24: cover:"},
+		"unix socket":      {"http", "", "bind 127.0.0.1", "bind unix//nonexistent/socket", "has no port that frames could name"},
 		"http3 by default": {"https", "", "protocols h1 h2\n", "\n", "add `protocols h1 h2`"},
 		"http3":            {"https", "", "protocols h1 h2", "protocols h1 h3", "HTTP/3 on 127.0.0.1:"},
 		"no tls":           {"https", "", "\t\t\ttls\n", "\n", "put `tls` after `knock`"},

@@ -19,7 +19,8 @@ const udpGuard = "knocked"
 // checkServer refuses an HTTP server that the wrapper could not guard. Caddy's
 // HTTP app provisions wrappers with the server in the context, after it has
 // settled the server's addresses, protocols and TLS. Other apps have no HTTP/3.
-func checkServer(ctx caddy.Context) error {
+// port is the one that frames must name, 0 for that of the listener.
+func checkServer(ctx caddy.Context, port uint16) error {
 	srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
 		return nil
@@ -34,6 +35,9 @@ func checkServer(ctx caddy.Context) error {
 		addr, err := caddy.ParseNetworkAddress(address)
 		if err != nil {
 			return fmt.Errorf("parsing listener address %q: %w", address, err)
+		}
+		if addr.IsUnixNetwork() && port == 0 {
+			return fmt.Errorf("%s has no port that frames could name: set `port`", address)
 		}
 		ports := addr.PortRangeSize()
 		onlyHTTP := ports == 1 && addr.StartPort == uint(httpPort)
