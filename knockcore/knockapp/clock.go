@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// testClock names a file that holds the time, in Unix milliseconds, by which
+// testClock names a file that holds the time, in Unix nanoseconds, by which
 // knocks are judged: for tests that play recorded knocks to the real program. It
 // is set while linking (-ldflags '-X …/knockapp.testClock=/path') and empty in
 // every program that is not built for such a test; nothing else can set it.
@@ -26,10 +26,10 @@ func clock() func() time.Time {
 		if err != nil {
 			return time.Time{}
 		}
-		ms, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		ns, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 		if err != nil {
 			return time.Time{}
 		}
-		return time.UnixMilli(ms)
+		return time.Unix(0, ns)
 	}
 }
