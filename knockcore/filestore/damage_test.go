@@ -267,3 +267,62 @@ func TestSegmentsSwapped(t *testing.T) {
 		}
 	}
 }
+
+// TestGrantsAfterDamage: grants are kept while it is certain that no revocation
+// is among what is missing.
+func TestGrantsAfterDamage(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		synced bool // the last record was fsynced before
+		damage func(all map[string][]byte, snapshot, journal string, end int)
+		want   int
+	}{
+		{"last record damaged", false, func(all map[string][]byte, _, journal string, end int) { all[journal][end-1] ^= 1 }, 10},
+		{"last record missing", true, func(all map[string][]byte, _, journal string, end int) { clear(all[journal][end-frameLen-9:]) }, 0},
+		{"last record damaged after its fsync", true, func(all map[string][]byte, _, journal string, end int) { all[journal][end-1] ^= 1 }, 0},
+		{"first record damaged", true, func(all map[string][]byte, _, journal string, _ int) { all[journal][headerLen+frameLen] ^= 1 }, 0},
+		{"snapshot damaged", true, func(all map[string][]byte, snapshot, _ string, _ int) { all[snapshot][headerLen+frameLen] ^= 1 }, 0},
+		{"snapshot missing", true, func(all map[string][]byte, snapshot, _ string, _ int) { delete(all, snapshot) }, 0},
+		{"horizon missing", true, func(all map[string][]byte, _, _ string, _ int) { delete(all, horizonName) }, 0},
+		{"horizon damaged", true, func(all map[string][]byte, _, _ string, _ int) { all[horizonName][40] ^= 1 }, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMachine(t)
+			m.log = func(string, string, error) {}
+			dir := filepath.Join(fastDir(t), "state")
+			s := mustOpen(t, m.options(dir))
+			saveGrants(t, s, 0, 10)
+			sync := func() {
+				s.syncJournal() // as the keeper does every 100 ms
+			}
+			spent := spend(t, s, 0, 10)
+			sync()
+			// The last one is the revocation of a grant that is none.
+			saveGrants(t, s, 10, 1)
+			if err := s.DeleteGrant(t.Context(), newGrant(10, 0, time.Now()).ID); err != nil {
+				t.Fatal(err)
+			}
+			if c.synced {
+				sync()
+			}
+			h := s.horizon
+			end := int(s.seg.end)
+			s.kill()
+			all := files(t, dir)
+			c.damage(all, snapshotName(h.base), journalName(h.last), end)
+			writeFiles(t, dir, all)
+			s = mustOpen(t, m.options(dir))
+			wantRefused(t, s, spent)
+			if s.guard.Floor().IsZero() {
+				t.Error("the damage is not noticed")
+			}
+			got := grantCount(t, s)
+			if c.want > 0 && got == c.want+1 {
+				got-- // the one whose revocation was lost before it was fsynced
+			}
+			if got != c.want {
+				t.Errorf("%d grants, want %d", got, c.want)
+			}
+		})
+	}
+}
