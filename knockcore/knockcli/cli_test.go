@@ -112,7 +112,7 @@ func (r result) want(t *testing.T, code int, texts ...string) {
 
 func TestHelp(t *testing.T) {
 	commands := []string{
-		"", "connect", "forward", "ssh-config", "profile", "profile list", "profile show", "profile add", "profile remove",
+		"", "connect", "forward", "send", "open", "close", "ssh-config", "profile", "profile list", "profile show", "profile add", "profile remove",
 		"keygen", "inspect", "man", "version",
 	}
 	for _, command := range commands {

@@ -90,6 +90,10 @@ func (s *session) dialError(err error) error {
 	switch {
 	case errors.Is(err, knockclient.ErrWrongProof), errors.Is(err, knockclient.ErrNoProof):
 		f.code, f.hint = ExitProof, s.refusalAdvice()+"\nA server that gives no proofs closes too: try --server-proof=false."
+	case errors.Is(err, knockclient.ErrNotSent):
+		f.code, f.hint = ExitUnreachable, "Is the host name right, and is there a route to it?"
+	case errors.As(err, &op) && op.Op == "dial" && s.dialer.Opening != nil:
+		f.code, f.hint = ExitUnreachable, s.closedAdvice()
 	case errors.As(err, &op) && op.Op == "dial":
 		f.code, f.hint = ExitUnreachable, "Is the host name right, is the server running, and may you reach its port?"
 	}
@@ -115,6 +119,13 @@ func (s *session) refusalAdvice() string {
 	return fmt.Sprintf(`If the server refused, check: that it knows client %s with this secret and method,
 that the clock is right (now %s), and that it protects %s
 (else give its port with --port).`, s.dialer.Config.ClientID, timeNow().UTC().Format("15:04:05 MST"), protected)
+}
+
+// closedAdvice says what to check when a knock opened nothing.
+func (s *session) closedAdvice() string {
+	return fmt.Sprintf(`Nobody answers to knocks. If this one opened nothing, check: that the server listens
+for this method on this UDP port, that it knows the client with this secret, that the
+clock is right (now %s), and that the service is running.`, timeNow().UTC().Format("15:04:05 MST"))
 }
 
 // errNoAnswer is an end of the stream without a byte while we still had

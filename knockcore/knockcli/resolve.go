@@ -67,7 +67,7 @@ func (a *app) resolve(cmd *cobra.Command, t target, f *authFlags) (*session, err
 	if err != nil {
 		return nil, err
 	}
-	profile, err := a.findProfile(t, f, secret)
+	profile, err := a.findProfile(t, f, !secret.IsZero())
 	if err != nil {
 		return nil, err
 	}
@@ -77,8 +77,7 @@ func (a *app) resolve(cmd *cobra.Command, t target, f *authFlags) (*session, err
 	if err := f.override(cmd, profile); err != nil {
 		return nil, err
 	}
-	cfg := profile.Config()
-	if err := cfg.Validate(); err != nil {
+	if err := profile.Validate(); err != nil {
 		return nil, configError(err)
 	}
 
@@ -100,18 +99,18 @@ func (a *app) resolve(cmd *cobra.Command, t target, f *authFlags) (*session, err
 		return nil, usagef("neither the command line nor the profile says which host and port; give HOST:PORT")
 	}
 	s.address = net.JoinHostPort(host, port)
-	s.dialer = knockclient.Dialer{Base: &net.Dialer{Timeout: profile.ConnectTimeout}, Config: cfg}
+	s.dialer = knockclient.Dialer{Base: &net.Dialer{Timeout: profile.ConnectTimeout}, Config: profile.Config(), Opening: profile.Opening()}
 	return s, nil
 }
 
 // findProfile finds the profile that the command line means. Who names client
 // and secret needs none.
-func (a *app) findProfile(t target, f *authFlags, secret knockcore.Secret) (*knockclient.Profile, error) {
+func (a *app) findProfile(t target, f *authFlags, secret bool) (*knockclient.Profile, error) {
 	client := f.client
 	if client == "" {
 		client = t.user
 	}
-	if f.profile == "" && !secret.IsZero() {
+	if f.profile == "" && secret {
 		if client == "" {
 			return nil, usagef("no client is named; write CLIENT@HOST:PORT, or give --client")
 		}

@@ -24,6 +24,27 @@ const insecureFileMode = "insecure-file-mode"
 type secretFlags struct {
 	text, file, env string
 	stdin, anyMode  bool
+	// prefix stands before the names of the flags: "hmac-" for fwknop's HMAC key.
+	prefix string
+	// parse reads the text of a secret; nil means knockcore.ParseSecret.
+	parse func(text string) (knockcore.Secret, error)
+}
+
+func (f *secretFlags) read(text string) (knockcore.Secret, error) {
+	if f.parse != nil {
+		return f.parse(text)
+	}
+	return knockcore.ParseSecret(text)
+}
+
+// given lists the flags that give a secret.
+func (f *secretFlags) given(cmd *cobra.Command) (names []string) {
+	for _, name := range []string{"secret-file", "secret-env", "secret-stdin", "secret"} {
+		if flag := cmd.Flags().Lookup(f.prefix + name); flag != nil && flag.Changed {
+			names = append(names, "--"+f.prefix+name)
+		}
+	}
+	return names
 }
 
 func (f *secretFlags) add(cmd *cobra.Command, stdin bool) {
@@ -38,36 +59,31 @@ func (f *secretFlags) add(cmd *cobra.Command, stdin bool) {
 
 // secret reads the secret that the flags give; zero if they give none.
 func (a *app) secret(cmd *cobra.Command, f *secretFlags) (secret knockcore.Secret, err error) {
-	var given []string
-	for _, name := range []string{"secret-file", "secret-env", "secret-stdin", "secret"} {
-		if flag := cmd.Flags().Lookup(name); flag != nil && flag.Changed {
-			given = append(given, "--"+name)
-		}
-	}
+	given := f.given(cmd)
 	if len(given) > 1 {
 		return secret, usagef("there are several secrets: %s; give one", strings.Join(given, ", "))
 	}
 	if len(given) == 0 {
 		return secret, nil
 	}
-	switch given[0] {
+	switch strings.Replace(given[0], f.prefix, "", 1) {
 	case "--secret-file":
-		secret, err = secretFile(cmd, f.file, f.anyMode)
+		secret, err = secretFile(cmd, f.file, f)
 	case "--secret-env":
 		text, ok := os.LookupEnv(f.env)
 		if !ok {
 			return secret, configError(fmt.Errorf("reading a secret: there is no environment variable %s", f.env))
 		}
-		secret, err = knockcore.ParseSecret(strings.TrimSpace(text))
+		secret, err = f.read(strings.TrimSpace(text))
 	case "--secret-stdin":
 		secret, err = a.askSecret(cmd)
 	default:
 		if path, ok := strings.CutPrefix(f.text, "file:"); ok {
-			secret, err = secretFile(cmd, path, f.anyMode)
+			secret, err = secretFile(cmd, path, f)
 			break
 		}
-		warn(cmd, "--secret shows the secret to everybody who can list processes; --secret-file does not")
-		secret, err = knockcore.ParseSecret(f.text)
+		warn(cmd, "%s shows the secret to everybody who can list processes; --%ssecret-file does not", given[0], f.prefix)
+		secret, err = f.read(f.text)
 	}
 	if err == nil && secret.IsZero() {
 		err = fmt.Errorf("reading a secret: %s is empty", given[0])
@@ -79,8 +95,8 @@ func (a *app) secret(cmd *cobra.Command, f *secretFlags) (secret knockcore.Secre
 	return secret, err
 }
 
-func secretFile(cmd *cobra.Command, path string, anyMode bool) (knockcore.Secret, error) {
-	secret, err := knockclient.ReadSecretFile(path, anyMode)
+func secretFile(cmd *cobra.Command, path string, flags *secretFlags) (knockcore.Secret, error) {
+	secret, err := knockclient.ReadKeyFile(path, flags.anyMode, flags.read)
 	var mode *knockclient.FileModeError
 	if errors.As(err, &mode) && cmd.Flags().Lookup(insecureFileMode) != nil {
 		f := configError(err)

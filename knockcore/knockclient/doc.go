@@ -10,9 +10,9 @@
 //	client := &http.Client{Transport: &http.Transport{DialContext: d.DialContext}}
 //
 // [Auth] does the same on a connection that is there already. [Sender] knocks by
-// datagram, and so does a Dialer with an [Opening] before each connection. [Profiles] are the
-// files in the user's configuration directory that hold the same settings for
-// the command line.
+// datagram, and so does a Dialer with an [Opening] before each connection.
+// [Profiles] are the files in the user's configuration directory that hold the
+// same settings for the command line.
 //
 // # What is promised
 //

@@ -159,6 +159,8 @@ func (k *Knock) Validate() error {
 		problem = fmt.Sprintf("%v opens for the address that it comes from; pyknock and fwknop can name another", k.method())
 	case k.method().CarriesSession() && len(k.Ports) == 0:
 		problem = fmt.Sprintf("%v needs the protected port", k.method())
+	case k.method() == knockcore.MethodPyknock && k.Secret.IsZero():
+		problem = "pyknock needs its pre-shared key"
 	case k.method() != knockcore.MethodFwknop && k.OpenFor != 0:
 		problem = "only fwknop can ask for a time"
 	}
