@@ -116,6 +116,69 @@ func TestTenThousandStrangers(t *testing.T) {
 	})
 }
 
+// TestFiveThousandRelays holds relays of the built Caddy, moves bytes through each,
+// and counts what they cost: two descriptors each, and no pipe while idle.
+func TestFiveThousandRelays(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens thousands of connections")
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	relays := min(5_000, int(limit.Cur)/2-1_000) // two ends each are in this process
+	if relays < 1_000 {
+		program.Missing(t, "the file limit is %d", limit.Cur)
+	}
+	port := program.FreePort(t)
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	p := program.StartCaddy(t, t.TempDir(), fmt.Sprintf(`{
+	admin off
+	log {
+		level ERROR
+	}
+	knock {
+		client alice {
+			secret "%s"
+			services echo
+		}
+		service echo tcp/%d
+	}
+	layer4 {
+		%s {
+			route {
+				knock {
+					admit {
+						knock_relay %s
+					}
+				}
+			}
+		}
+	}
+}`, secret, port, address, apptest.Echo(t, "service\n")), address)
+	pid := p.Cmd.Process.Pid
+	before, fds := rss(t, pid), descriptors(t, pid)
+	conns := make([]*net.TCPConn, 0, relays)
+	for range relays {
+		conns = append(conns, enter(t, port, "alice"))
+	}
+	word := []byte("hello")
+	for i, c := range conns {
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := c.Write(word); err != nil {
+			t.Fatalf("relay %d: %v", i, err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, len(word))); err != nil {
+			t.Fatalf("relay %d: %v", i, err)
+		}
+	}
+	grown, more := rss(t, pid)-before, descriptors(t, pid)-fds
+	t.Logf("%d idle relays: %.1f KiB of memory and %.2f descriptors each", relays, float64(grown)/1024/float64(relays), float64(more)/float64(relays))
+	if more > 2*relays+200 {
+		t.Errorf("%d descriptors for %d relays", more, relays)
+	}
+}
+
 func rss(t *testing.T, pid int) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

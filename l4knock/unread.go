@@ -4,6 +4,7 @@
 package l4knock
 
 import (
+	"errors"
 	"net"
 
 	"github.com/mholt/caddy-l4/layer4"
@@ -28,12 +29,13 @@ func (c *headConn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// CloseWrite ends the sending half, if the connection has halves.
+// CloseWrite ends the sending half. A connection without halves stays as it is:
+// closing it would lose what still comes.
 func (c *headConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
-	return c.Conn.Close()
+	return errors.ErrUnsupported
 }
 
 // unread gives bytes back that were read through cx. Everything that caddy-l4
