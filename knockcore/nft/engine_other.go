@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The caddy-knock authors
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build !linux
+//go:build !linux || 386 || arm || mips || mipsle
 
 package nft
 
@@ -17,7 +17,7 @@ import (
 // method fails with [ErrUnsupported].
 type Engine struct{}
 
-var errNoLinux = fmt.Errorf("nftables: %w: it is part of Linux, this is %s", ErrUnsupported, runtime.GOOS)
+var errNoLinux = fmt.Errorf("nftables: %w: it needs Linux on a 64-bit processor, this is %s on %s", ErrUnsupported, runtime.GOOS, runtime.GOARCH)
 
 // New fails.
 func New(Config) (*Engine, error) { return nil, errNoLinux }
