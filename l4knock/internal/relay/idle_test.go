@@ -88,12 +88,21 @@ func TestIdleEnd(t *testing.T) {
 }
 
 func TestIdleLoss(t *testing.T) {
-	g := start(t, "tcp", "tcp", &Options{IdleTimeout: time.Hour})
-	block(t, g.client)
-	g.Relay.expire(CauseIdle, ErrIdle)
-	mustFail(t, g.server)
-	if s := g.wait(t); s.Cause != CauseIdle {
-		t.Errorf("stats %+v", s)
+	for _, up := range []string{"tcp", "tls"} {
+		g := newRig(t, "tcp", up, "", &Options{IdleTimeout: time.Hour})
+		g.setBuffers(t, 128<<10)
+		g.run(t, t.Context())
+		for range 3 { // so that the direction waits with bytes, and without
+			if _, err := io.CopyN(io.Discard, g.server, block(t, g.client)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		block(t, g.client)
+		g.Relay.expire(CauseIdle, ErrIdle)
+		mustFail(t, g.server)
+		if s := g.wait(t); s.Cause != CauseIdle {
+			t.Errorf("stats %+v", s)
+		}
 	}
 }
 

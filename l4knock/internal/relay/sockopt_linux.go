@@ -24,7 +24,13 @@ func setUserTimeout(tcp *net.TCPConn, d time.Duration) {
 
 // queued is how many bytes sent to e its peer has not yet taken in, 0 if e is
 // closed or no socket.
-func (e *endpoint) queued() int64 {
+func (e *endpoint) queued() int64 { return e.ioctl(unix.SIOCOUTQ) }
+
+// unread is how many bytes of e's peer we have not read, 0 if e is closed or no
+// socket.
+func (e *endpoint) unread() int64 { return e.ioctl(unix.SIOCINQ) }
+
+func (e *endpoint) ioctl(request uint) int64 {
 	c, ok := e.base.(syscall.Conn)
 	if !ok {
 		return 0
@@ -34,7 +40,7 @@ func (e *endpoint) queued() int64 {
 		return 0
 	}
 	n := 0
-	_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), request) })
 	return int64(n)
 }
 

@@ -20,6 +20,9 @@ func setUserTimeout(*net.TCPConn, time.Duration) {}
 // queued is not known here.
 func (e *endpoint) queued() int64 { return 0 }
 
+// unread is not known here.
+func (e *endpoint) unread() int64 { return 0 }
+
 // flush can't tell when the peer has everything.
 func (e *endpoint) flush(time.Duration) {}
 

@@ -74,7 +74,12 @@ func (r *Relay) finish() {
 		r.grace.Stop()
 	}
 	r.ending.CompareAndSwap(nil, &ending{cause: CauseDone})
-	if r.ending.Load().failed() || r.toUp.lost || r.toDown.lost {
+	e := r.ending.Load()
+	lost := r.toUp.lost || r.toDown.lost
+	if e.cause == CauseIdle { // a slow peer may have kept us from reading the other one
+		lost = lost || r.down.unread()+r.up.unread() > 0
+	}
+	if e.failed() || lost {
 		r.abort()
 	}
 	_ = r.down.conn.Close()
