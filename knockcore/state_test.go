@@ -1,0 +1,102 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockcore
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestPageThroughAMillion lists a million live grants page by page: each comes
+// once, in the order of the IDs.
+func TestPageThroughAMillion(t *testing.T) {
+	n := 1_000_000
+	if testing.Short() {
+		n = 10_000
+	}
+	state := NewState(NewMemoryStore(1), n)
+	expires := time.Now().Add(time.Hour)
+	for i := range n {
+		g := &Grant{ID: NewGrantID(), Client: "alice", Service: "ssh", Scope: ScopeAddress, Prefix: AddrPrefix(addrOf(i)), Expires: expires}
+		if _, err := state.reg.put(g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := state.reg.put(&Grant{ID: NewGrantID(), Client: "bob", Service: "ssh", Scope: ScopeAddress, Prefix: AddrPrefix(addrOf(n)), Expires: expires}); ReasonOf(err) != ReasonLimited {
+		t.Errorf("one more than allowed: %v", err)
+	}
+	const pageSize = 250_000
+	seen, after := 0, GrantID{}
+	for more := true; more; {
+		var page []*Grant
+		page, more = state.Page(nil, after, pageSize)
+		for _, g := range page {
+			if bytes.Compare(g.ID[:], after[:]) <= 0 {
+				t.Fatalf("%v after %v", g.ID, after)
+			}
+			after = g.ID
+			seen++
+		}
+		if more && len(page) != pageSize {
+			t.Fatalf("a page of %d", len(page))
+		}
+	}
+	if seen != n {
+		t.Errorf("%d of %d grants were listed", seen, n)
+	}
+}
+
+// TestRevokeRacesExpiryAndRegrant lets grants be made, renewed, revoked and swept
+// at once. Whatever the order, in the end the table, the registry and the windows
+// agree.
+func TestRevokeRacesExpiryAndRegrant(t *testing.T) {
+	g := newGateTest(t, func(c *Config) { c.Observer = nil })
+	addr := netip.MustParseAddr("203.0.113.7")
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	work := func(f func()) {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					f()
+				}
+			}
+		})
+	}
+	for _, length := range []time.Duration{time.Millisecond, time.Minute} {
+		work(func() {
+			_, _ = g.GrantByHand(context.Background(), "alice", "ssh", AddrPrefix(addr), length)
+		})
+	}
+	work(func() {
+		for _, grant := range g.State().Grants(nil) {
+			_, _ = g.Revoke(context.Background(), grant.ID, "test")
+		}
+	})
+	work(func() { g.Sweep(context.Background()) })
+	<-time.After(300 * time.Millisecond)
+	close(stop)
+	wg.Wait()
+	for _, grant := range g.State().Grants(nil) {
+		if _, err := g.Revoke(t.Context(), grant.ID, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := g.State().Len(); n != 0 {
+		t.Errorf("%d grants are left", n)
+	}
+	if NewQuery(nil, nil).Match(g.State().Table, addr) {
+		t.Error("the address is still in")
+	}
+	if end := g.fw.end(addr.String() + "/32 ssh"); !end.IsZero() {
+		t.Errorf("a window is open until %v", end)
+	}
+}
