@@ -69,7 +69,7 @@ func fill(t *testing.T, dir string, inodes bool) (free func()) {
 // TestDiskFull fills a real file system. Everybody gets in meanwhile; after a
 // kill nobody gets in twice; with room again, everything is kept again.
 func TestDiskFull(t *testing.T) {
-	for _, options := range []string{"size=256k", "size=1m", "size=4m,nr_inodes=20"} {
+	for _, options := range []string{"size=1m", "size=2m", "size=4m,nr_inodes=20"} {
 		for _, recovers := range []bool{false, true} {
 			t.Run(options, func(t *testing.T) {
 				top := mountSmall(t, options)
