@@ -178,8 +178,9 @@ func TestSourcesOverReloads(t *testing.T) {
 		adapt(":"+port, "queue 2000"),
 		adapt(":"+port+" :"+second, "workers 3"),
 		withFailing(adapt(":"+second+" :"+port, "queue 3000")),
+		adapt("127.0.0.1:"+port, ""), // narrower: a new socket
 		withFailing(adapt(":"+port, "")),
-		adapt(":"+port, ""),
+		adapt(":"+port, ""), // wider again
 	}
 	for i := range 30 {
 		cfg := configs[i%len(configs)]

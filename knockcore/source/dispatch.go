@@ -128,6 +128,12 @@ func (d *Dispatcher) keys() *rings {
 	return keys
 }
 
+// InOrder reports whether the packet must not be overtaken by others of its
+// address: see QueueConfig.
+func (d *Dispatcher) InOrder(p *Packet) bool {
+	return d.cfg.Methods.Has(knockcore.MethodPyknock) && wire.LooksLikePyknock(p.Payload)
+}
+
 // Handle decides on a packet. It is what a Queue calls.
 func (d *Dispatcher) Handle(ctx context.Context, p *Packet) { _ = d.Decide(ctx, p) }
 

@@ -17,8 +17,9 @@
 //
 // # Order
 //
-// Packets of one address go to one worker, so they are decided in the order in
-// which they came: an open and a close of one client do not overtake each other.
+// Packets of one socket go to one worker, so they are decided in the order in which
+// they came; of pyknock, which closes as well as opens and sends each datagram from
+// a socket of its own, all packets of one address do.
 //
 // # Load
 //

@@ -33,6 +33,9 @@ type QueueConfig struct {
 	// Limits knows good addresses and those that are over their limit; nil means
 	// that all are alike.
 	Limits *knockcore.Limiter
+	// InOrder reports whether a packet must not be overtaken by another one of the
+	// same address; otherwise, of the same address and port. Nil means never.
+	InOrder func(*Packet) bool
 	// Handle decides on a packet, which is the handler's until it returns. ctx is
 	// done when the queue was closed and waits no longer.
 	Handle func(ctx context.Context, p *Packet)
@@ -89,7 +92,11 @@ const (
 func (q *Queue) push(p *Packet) verdict {
 	s := &q.shards[0]
 	if len(q.shards) > 1 {
-		s = &q.shards[q.hash(p.From.Addr())%uint64(len(q.shards))]
+		port := p.From.Port()
+		if q.cfg.InOrder != nil && q.cfg.InOrder(p) {
+			port = 0
+		}
+		s = &q.shards[q.hash(p.From.Addr(), port)%uint64(len(q.shards))]
 	}
 	limits := q.cfg.Limits
 	lane := laneOther
@@ -102,11 +109,11 @@ func (q *Queue) push(p *Packet) verdict {
 	return s.push(lane, p)
 }
 
-// hash spreads addresses over the workers; nobody can aim at one without knowing
+// hash spreads packets over the workers; nobody can aim at one without knowing
 // the seed.
-func (q *Queue) hash(addr netip.Addr) uint64 {
+func (q *Queue) hash(addr netip.Addr, port uint16) uint64 {
 	b := addr.As16()
-	hi, lo := bits.Mul64(binary.LittleEndian.Uint64(b[:8])^q.seed, binary.LittleEndian.Uint64(b[8:])^0x9e3779b97f4a7c15)
+	hi, lo := bits.Mul64(binary.LittleEndian.Uint64(b[:8])^q.seed, binary.LittleEndian.Uint64(b[8:])^uint64(port)<<16^0x9e3779b97f4a7c15)
 	hi, lo = bits.Mul64(hi^lo^q.seed, 0xd6e8feb86659fd93)
 	return hi ^ lo
 }

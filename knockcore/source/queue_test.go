@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -115,13 +116,20 @@ func TestGoodAddressesGoFirst(t *testing.T) {
 	}
 }
 
-// TestOrderOfAnAddress: what comes from one address is decided in order, however
-// many workers there are.
-func TestOrderOfAnAddress(t *testing.T) {
+// TestOrder: what comes from one socket is decided in order, and where that
+// matters what comes from one address, however many workers there are.
+func TestOrder(t *testing.T) {
+	t.Run("sockets", func(t *testing.T) { testOrder(t, nil, func(int) uint16 { return 7 }) })
+	t.Run("addresses", func(t *testing.T) {
+		testOrder(t, func(*Packet) bool { return true }, func(i int) uint16 { return uint16(i) })
+	})
+}
+
+func testOrder(t *testing.T, inOrder func(*Packet) bool, port func(i int) uint16) {
 	const addresses, each = 50, 200
 	var mu sync.Mutex
 	next := make(map[netip.Addr]int)
-	q := NewQueue(QueueConfig{Size: addresses * each, Workers: 8, Handle: func(_ context.Context, p *Packet) {
+	q := NewQueue(QueueConfig{Size: addresses * each, Workers: 8, InOrder: inOrder, Handle: func(_ context.Context, p *Packet) {
 		mu.Lock()
 		defer mu.Unlock()
 		if n := numberOf(p); n != next[p.From.Addr()] {
@@ -131,12 +139,10 @@ func TestOrderOfAnAddress(t *testing.T) {
 	}})
 	for i := range each {
 		for a := range addresses {
-			if v := q.push(numbered(someAddr(a), i)); v != queued {
-				// A worker's share is full: which addresses share one is random.
-				for q.Len() > 0 {
-					time.Sleep(time.Millisecond)
-				}
-				q.push(numbered(someAddr(a), i))
+			p := numbered(someAddr(a), i)
+			p.From = netip.AddrPortFrom(p.From.Addr(), port(i))
+			for q.push(p) != queued { // which addresses share a worker is random
+				runtime.Gosched()
 			}
 		}
 	}

@@ -16,6 +16,8 @@ var (
 	errNoFamily  = error(syscall.Errno(10047)) // of Windows
 )
 
+func leave(*UDP) {}
+
 func listenBeside([]*UDP, func(func(string, string, syscall.RawConn) error) (*net.UDPConn, error)) (*net.UDPConn, error) {
 	return nil, errAddrInUse
 }

@@ -7,6 +7,7 @@ package source
 
 import (
 	"net"
+	"net/netip"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,29 @@ func listenBeside(others []*UDP, listen func(func(string, string, syscall.RawCon
 		_ = share(conn, 0)
 	}
 	return conn, err
+}
+
+// leave makes the kernel look for another socket for what comes from now on: a
+// socket that is connected gets the packets of its peer only, and this one's peer
+// is the socket itself. Nothing is sent. What has been queued stays.
+func leave(u *UDP) {
+	addr, port := u.local.Addr(), int(u.local.Port())
+	var peer unix.Sockaddr
+	switch {
+	case addr == netip.IPv4Unspecified():
+		peer = &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}
+	case addr == netip.IPv6Unspecified():
+		peer = &unix.SockaddrInet6{Port: port, Addr: netip.IPv6Loopback().As16()}
+	case addr.Is4():
+		peer = &unix.SockaddrInet4{Port: port, Addr: addr.As4()}
+	case addr.Zone() != "":
+		return
+	default:
+		peer = &unix.SockaddrInet6{Port: port, Addr: addr.As16()}
+	}
+	if c, err := u.conn.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { _ = unix.Connect(int(fd), peer) })
+	}
 }
 
 func share(conn *net.UDPConn, on int) error {

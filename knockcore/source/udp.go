@@ -122,6 +122,11 @@ func (u *UDP) Serve(ctx context.Context, sink Sink) error {
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
+			// Packets that come now are for the socket beside us, if there is one; those
+			// that are here are ours, also one that the kernel is just putting down.
+			leave(u)
+			r.drain(sink)
+			time.Sleep(time.Millisecond)
 			r.drain(sink)
 			return nil
 		case errors.Is(err, net.ErrClosed):

@@ -4,8 +4,12 @@
 package source
 
 import (
+	"context"
+	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,6 +48,63 @@ func TestAddressChanges(t *testing.T) {
 				t.Errorf("got %q", got)
 			}
 		})
+	}
+}
+
+// TestAddressChangesUnderLoad: while a socket makes way for another one, no packet
+// is lost.
+func TestAddressChangesUnderLoad(t *testing.T) {
+	socket := listen(t, "0.0.0.0:0")
+	to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), socket.Local().Port())
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	stop, sent := make(chan struct{}), make(chan int64)
+	go func() {
+		for n := int64(0); ; {
+			select {
+			case <-stop:
+				sent <- n
+				return
+			default:
+			}
+			if _, err := c.Write([]byte("x")); err == nil {
+				n++
+			}
+			time.Sleep(10 * time.Microsecond) // no more than the buffers hold
+		}
+	}()
+	var got atomic.Int64
+	serve := func(u *UDP) (end func()) {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- u.Serve(ctx, func(*Packet) { got.Add(1) }) }()
+		return func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			_ = u.Close()
+		}
+	}
+	end := serve(socket)
+	for i := range 100 {
+		address := netip.IPv4Unspecified()
+		if i%2 == 0 {
+			address = to.Addr()
+		}
+		next := listen(t, netip.AddrPortFrom(address, to.Port()).String(), socket)
+		endNext := serve(next)
+		end()
+		socket, end = next, endNext
+	}
+	close(stop)
+	n := <-sent
+	end()
+	if lost := n - got.Load() - int64(socket.Dropped()); lost != 0 {
+		t.Errorf("%d of %d were lost", lost, n)
 	}
 }
 
