@@ -444,6 +444,9 @@ func (g *Gatekeeper) admitStream(ctx context.Context, k *Knock, s *Service, now 
 		if err != nil {
 			return nil, err
 		}
+		// Kept before the stream is let in, so that a restart gives no use back. A
+		// store that can't keep it reports its own health.
+		_ = g.state.Store.SaveGrant(ctx, sess)
 		if s.CloseAfterAuth && sess.Uses == 0 {
 			// The connection is established, so that the window has done its work.
 			if _, err := g.Revoke(ctx, sess.ID, "used up"); err != nil {

@@ -452,6 +452,29 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+func TestUsedSessionStaysUsed(t *testing.T) {
+	store := NewMemoryStore(0)
+	noWait := func(c *Config) { c.SessionWait = -1 }
+	g := newGateTest(t, noWait)
+	g.state = NewState(store, 0)
+	const id = "session one 0123"
+	if _, err := g.Admit(t.Context(), g.session("alice", id, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Admit(t.Context(), g.session("alice", id, frameOf)); err != nil {
+		t.Fatal(err)
+	}
+	next := newGateTest(t, noWait)
+	next.nonce = 100
+	next.state = NewState(store, 0)
+	if n, err := next.Restore(t.Context()); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	if _, err := next.Admit(t.Context(), next.session("alice", id, frameOf)); ReasonOf(err) != ReasonNoSession {
+		t.Errorf("a restart gave a use back: %v", err)
+	}
+}
+
 func TestSecretDoesNotPrint(t *testing.T) {
 	s := NewSecret([]byte("hunter2 hunter2 hunter2"))
 	type holder struct {

@@ -101,6 +101,9 @@ func (r *registry) put(g *Grant) (former *Grant, err error) {
 		r.equal[key] = g.ID
 		r.table.put(g)
 	case ScopeSession:
+		if g.Uses == 0 {
+			break // used up in a former life: it only keeps its window open
+		}
 		k := g.sessionKey()
 		r.sessions[k] = append(r.sessions[k], g.ID)
 		for _, w := range r.waiters[k] {
