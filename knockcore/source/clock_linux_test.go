@@ -93,6 +93,7 @@ func (p *past) load(t *testing.T, clients, services []object, source, more objec
 		c["services"], c["allow_weak"], c["allow_remote"] = names, true, object{"ipv4": 32, "ipv6": 128}
 	}
 	source["source"], source["listen"] = "udp", []string{"127.0.0.1:" + p.port}
+	source["workers"] = 1 // so that the sentinel stays behind what it follows
 	app := object{
 		"clients":  append(clients, object{"id": "sentinel", "services": []string{"sentinel"}, "pyknock": []string{sentinelKey}}),
 		"services": append(services, object{"name": "sentinel", "ports": []string{"udp/9"}}),
@@ -120,8 +121,8 @@ func (p *past) load(t *testing.T, clients, services []object, source, more objec
 
 // play sends a datagram from an address and tells how it was decided: "ok" for
 // each grant, or the reason; nothing for knocks that close and for parts of
-// others. A knock of the sentinel from the same address, which is decided after it,
-// shows when that is.
+// others. A knock of the sentinel, which the only worker decides on after it, shows
+// when that is.
 func (p *past) play(t *testing.T, now time.Time, from netip.Addr, payload []byte) (decisions map[string]int) {
 	t.Helper()
 	p.set(t, now)
