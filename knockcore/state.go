@@ -10,7 +10,6 @@ import (
 	"hash/maphash"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -27,9 +26,10 @@ type State struct {
 	reg     *registry
 	streams streams
 	seed    maphash.Seed
-	// current is the gatekeeper of the running configuration: a grant that one of
-	// an older configuration makes meanwhile has to please it too.
-	current atomic.Pointer[Gatekeeper]
+	// active are the gatekeepers of the configurations that have started and not
+	// stopped: one, or two during a reload. A grant has to please one of them.
+	activeMu sync.Mutex
+	active   []*Gatekeeper
 	// locks order the changes of one window: what the firewall is told last is
 	// what the grants say last.
 	locks [64]sync.Mutex
@@ -173,12 +173,35 @@ func (g *Gatekeeper) SetKeyring(ctx context.Context, k *Keyring) (revoked int, e
 	return g.prune(ctx), nil
 }
 
-// Activate makes g the gatekeeper of the running configuration. Grants that its
-// clients and services do not allow are revoked and their streams cut; the
-// number of those is returned.
-func (g *Gatekeeper) Activate(ctx context.Context) (revoked int) {
-	g.state.current.Store(g)
-	return g.prune(ctx)
+// Activate makes g one of the gatekeepers whose word counts. While there is
+// another one, of the configuration before, nothing is revoked: the reload may
+// still fail. Otherwise grants that g does not allow are revoked and their streams
+// cut.
+func (g *Gatekeeper) Activate(ctx context.Context) {
+	g.state.activeMu.Lock()
+	g.state.active = append(g.state.active, g)
+	alone := len(g.state.active) == 1
+	g.state.activeMu.Unlock()
+	if alone {
+		g.prune(ctx)
+	}
+}
+
+// Deactivate takes g's word away, if it had one. Grants that nobody allows any
+// more are revoked and their streams cut: those of clients that a reload removed,
+// or those that a failed reload would have allowed.
+func (g *Gatekeeper) Deactivate(ctx context.Context) {
+	g.state.activeMu.Lock()
+	before := len(g.state.active)
+	g.state.active = slices.DeleteFunc(g.state.active, func(other *Gatekeeper) bool { return other == g })
+	var rest *Gatekeeper
+	if n := len(g.state.active); n > 0 && n < before {
+		rest = g.state.active[n-1]
+	}
+	g.state.activeMu.Unlock()
+	if rest != nil {
+		rest.prune(ctx)
+	}
 }
 
 // mayStand reports whether the grant's client and service still exist and the
@@ -188,17 +211,23 @@ func (g *Gatekeeper) mayStand(grant *Grant) bool {
 	return c != nil && g.services[grant.Service] != nil && c.MayReach(grant.Service)
 }
 
-// allowed asks the gatekeeper of the running configuration. It is called after
-// a grant became visible to prune: whichever of the two comes second sees the
-// other.
+// allowed reports whether one of the active gatekeepers allows the grant, or
+// there is none. It is called after a grant became visible to prune: whichever of
+// the two comes second sees the other.
 func (s *State) allowed(grant *Grant) bool {
-	current := s.current.Load()
-	return current == nil || current.mayStand(grant)
+	s.activeMu.Lock()
+	defer s.activeMu.Unlock()
+	for _, g := range s.active {
+		if g.mayStand(grant) {
+			return true
+		}
+	}
+	return len(s.active) == 0
 }
 
 func (g *Gatekeeper) prune(ctx context.Context) (revoked int) {
 	for _, grant := range g.state.Grants(nil) {
-		if g.mayStand(grant) {
+		if g.state.allowed(grant) {
 			continue
 		}
 		if ok, _ := g.Revoke(ctx, grant.ID, "client or service removed"); ok {

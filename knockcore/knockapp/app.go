@@ -215,8 +215,8 @@ func (a *App) Start() (err error) {
 	if err := live.restore(ctx, gate); err != nil {
 		return err
 	}
-	gate.Activate(ctx)
 	a.gate = gate
+	gate.Activate(ctx)
 	close(a.started)
 	woken, done := live.sweeper()
 	a.running.Go(func() {
@@ -254,6 +254,9 @@ func (a *App) Stop() error {
 		a.cancel()
 	}
 	a.running.Wait()
+	if a.gate != nil {
+		a.gate.Deactivate(context.Background())
+	}
 	err = errors.Join(err, a.stopFirewalls())
 	if live := a.live.Swap(nil); live != nil {
 		err = errors.Join(err, releaseLive(live))

@@ -165,6 +165,30 @@ func TestReloadsLeaveNothingBehind(t *testing.T) {
 	apptest.Await(t, "the goroutines of old configurations to end", func() bool { return runtime.NumGoroutine() <= before })
 }
 
+// TestFailedReloadLocksNobodyOut fails to load a configuration without alice:
+// her grant stands, and she can knock.
+func TestFailedReloadLocksNobodyOut(t *testing.T) {
+	t.Cleanup(func() { _ = caddy.Stop() })
+	if err := load(t, config("1", "")); err != nil {
+		t.Fatal(err)
+	}
+	if err := admit(t, knock(t, 1)); err != nil {
+		t.Fatal(err)
+	}
+	without := strings.Replace(string(config("2", `, "failing": {"starting": true}`)), `"id": "alice"`, `"id": "bob"`, 1)
+	for i := range 10 { // apps start in random order
+		if err := load(t, []byte(without)); err == nil {
+			t.Fatal("was loaded")
+		}
+		if n := len(apptest.App(t).Running().State().Grants(nil)); n != 1 {
+			t.Fatalf("%d grants stand", n)
+		}
+		if err := admit(t, knock(t, byte(10+i))); err != nil {
+			t.Fatalf("alice is locked out: %v", err)
+		}
+	}
+}
+
 func TestRemovedClientLosesGrants(t *testing.T) {
 	t.Cleanup(func() { _ = caddy.Stop() })
 	if err := load(t, config("1", "")); err != nil {
