@@ -11,7 +11,7 @@ import (
 )
 
 func tryLock(*os.File) error {
-	return errors.New("locking a directory is not implemented on this system")
+	return errors.New("this system has no way to lock a directory")
 }
 
 func syncDir(d *os.File) error { return d.Sync() }

@@ -132,7 +132,7 @@ func TestSourceTakesEachMethod(t *testing.T) {
 
 // TestSourcesOverReloads knocks all the time while configurations come and go,
 // good ones, ones that fail, and ones that listen elsewhere besides. Each knock
-// must become a grant or a renewal: an address that stays keeps its socket.
+// must become a grant or a renewal.
 func TestSourcesOverReloads(t *testing.T) {
 	port, second := freeUDP(t), freeUDP(t)
 	adapt := func(listen, options string) []byte {
