@@ -375,7 +375,7 @@ func TestSessions(t *testing.T) {
 func TestWaitingFramesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateTest(t, func(c *Config) { c.Observer = nil })
-		done := make(chan error, 20)
+		done := make(chan error, maxWaiting+12)
 		for i := range cap(done) {
 			k := g.session("alice", fmt.Sprintf("session %08d", i), frameOf)
 			go func() { _, err := g.Admit(t.Context(), k); done <- err }()

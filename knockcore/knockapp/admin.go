@@ -417,7 +417,7 @@ func (a *App) problems() []string {
 			problems = append(problems, "clients_file: "+err.Error())
 		}
 	}
-	return problems
+	return append(problems, a.sourceProblems()...)
 }
 
 // Interface guards

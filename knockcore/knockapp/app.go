@@ -100,6 +100,7 @@ type App struct {
 
 	sources []*SourceConfig
 	open    runningSources
+	reading atomic.Pointer[[]*sharedSource] // those of open, for admin requests
 
 	started chan struct{} // closed when gate is set
 	gate    *knockcore.Gatekeeper

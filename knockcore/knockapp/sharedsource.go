@@ -6,6 +6,7 @@ package knockapp
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -35,6 +36,7 @@ type sharedSource struct {
 	starting sync.Once
 	cancel   context.CancelFunc
 	done     chan struct{} // nil if it was never served
+	failed   atomic.Pointer[error]
 }
 
 // acquireSource opens the input, or finds it open.
@@ -69,10 +71,19 @@ func (s *sharedSource) serve() {
 		go func() {
 			defer close(s.done)
 			if err := s.source.Serve(ctx, s.packets.Sink); err != nil {
+				s.failed.Store(&err)
 				caddy.Log().Named("knock").Error("source has failed and reads no more", zap.String("source", s.key), zap.Error(err))
 			}
 		}()
 	})
+}
+
+// health reports why nothing is read any more.
+func (s *sharedSource) health() error {
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Destruct ends reading, after what has arrived was read, and closes the source.

@@ -188,7 +188,21 @@ func (a *App) startSources(gate *knockcore.Gatekeeper) error {
 			a.logger.Info("waiting for knocks", zap.String("source", shared.key), zap.Any("methods", dispatch.Methods.Methods()))
 		}
 	}
+	reading := slices.Clone(a.open.shared)
+	a.reading.Store(&reading)
 	return nil
+}
+
+// sourceProblems lists the sources that read no more, for people.
+func (a *App) sourceProblems() (problems []string) {
+	if reading := a.reading.Load(); reading != nil {
+		for _, s := range *reading {
+			if err := s.health(); err != nil {
+				problems = append(problems, "source "+s.key+": "+err.Error())
+			}
+		}
+	}
+	return problems
 }
 
 // acquireSequences finds the tracker of such sequences, or makes one.

@@ -1,0 +1,133 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockcore
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// admitStream makes the grant of a TCP frame: for this stream only.
+func (g *Gatekeeper) admitStream(ctx context.Context, k *Knock, s *Service, now time.Time) ([]*Grant, error) {
+	grant := &Grant{
+		ID: NewGrantID(), Client: k.Client.ID, Service: s.Name, Method: k.Method, Scope: ScopeConnection,
+		Prefix: AddrPrefix(k.Source), Source: k.Source, Made: now, Expires: now.Add(s.Length(k.Client, 0)),
+		Uses: 1, Session: k.Session,
+	}
+	if s.RequireSession {
+		sess, err := g.session(ctx, k, s)
+		if err != nil {
+			return nil, err
+		}
+		// Kept before the stream is let in, so that a restart gives no use back. A
+		// store that can't keep it reports its own health.
+		_ = g.state.Store.SaveGrant(ctx, sess)
+		if s.CloseAfterAuth && sess.Uses == 0 {
+			// The connection is established, so that the window has done its work.
+			if _, err := g.Revoke(ctx, sess.ID, "used up"); err != nil {
+				return nil, err
+			}
+		}
+	}
+	g.cfg.Observer.tell(Event{Kind: EventGranted, Method: k.Method, Source: k.Source, Grant: grant})
+	return []*Grant{grant}, nil
+}
+
+// maxWaiting is how many frames of one client and service may wait for a knock.
+// Each is a verified frame of a client's own, so a bound that a browser or a git
+// client with dozens of connections never meets costs little.
+const maxWaiting = 64
+
+// session takes one use of the knock session that the frame names. A knock that
+// is on its way is waited for: the nonce is spent by now, so waiting tells
+// nobody anything, and waiters are bounded.
+func (g *Gatekeeper) session(ctx context.Context, k *Knock, s *Service) (*Grant, error) {
+	key := sessionKey{k.Client.ID, s.Name}
+	reg := g.state.reg
+	if sess := reg.takeSession(key, k.Source, k.Session, g.state.Table.Now()); sess != nil {
+		return sess, nil
+	}
+	refusal := &Refusal{Reason: ReasonNoSession}
+	if g.cfg.SessionWait < 0 {
+		return nil, refusal
+	}
+	woken, stop := reg.wait(key, maxWaiting)
+	if woken == nil {
+		return nil, refusal
+	}
+	defer stop()
+	timer := time.NewTimer(g.cfg.SessionWait)
+	defer timer.Stop()
+	for {
+		if sess := reg.takeSession(key, k.Source, k.Session, g.state.Table.Now()); sess != nil {
+			return sess, nil
+		}
+		select {
+		case <-woken:
+		case <-timer.C:
+			return nil, refusal
+		case <-ctx.Done():
+			return nil, refusal
+		}
+	}
+}
+
+// open makes the grants of a knock that is not a frame.
+func (g *Gatekeeper) open(ctx context.Context, k *Knock, services []*Service, prefix netip.Prefix, now time.Time) ([]*Grant, error) {
+	var made []*Grant
+	for _, s := range services {
+		grant := &Grant{
+			ID: NewGrantID(), Client: k.Client.ID, Service: s.Name, Method: k.Method, Scope: ScopeAddress,
+			Prefix: prefix, Source: k.Source, Made: now, Expires: now.Add(s.Length(k.Client, k.Length)),
+			Uses: -1, Session: k.Session,
+		}
+		if s.RequireSession {
+			grant.Scope = ScopeSession
+			grant.Uses = max(1, s.Uses)
+			if k.Method.CarriesSession() && len(k.Session) < 16 {
+				err := &Refusal{Reason: ReasonNoSession, Detail: "service " + s.Name + " requires a session ID in the knock"}
+				return nil, g.undo(ctx, made, err)
+			}
+		}
+		renewed, err := g.state.enter(ctx, grant, g.firewall(s.Name))
+		if err != nil {
+			return nil, g.undo(ctx, made, err)
+		}
+		made = append(made, grant)
+		if !g.state.allowed(grant) {
+			return nil, g.undo(ctx, made, &Refusal{Reason: ReasonForbidden, Detail: "the configuration changed meanwhile"})
+		}
+		g.cfg.Observer.tell(Event{Kind: EventGranted, Method: k.Method, Source: k.Source, Grant: grant, Renewed: renewed})
+	}
+	return made, nil
+}
+
+func (g *Gatekeeper) undo(ctx context.Context, made []*Grant, err error) error {
+	for _, grant := range made {
+		_, _ = g.Revoke(ctx, grant.ID, "another part of the knock failed")
+	}
+	return err
+}
+
+// close ends the client's grants for the prefix and the services.
+func (g *Gatekeeper) close(ctx context.Context, k *Knock, services []*Service, prefix netip.Prefix) error {
+	for _, grant := range g.state.reg.list(func(grant *Grant) bool {
+		return grant.Client == k.Client.ID && grant.Prefix == prefix &&
+			slices.ContainsFunc(services, func(s *Service) bool { return s.Name == grant.Service })
+	}) {
+		if _, err := g.Revoke(ctx, grant.ID, "closed by the client"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Gatekeeper) firewall(service string) Firewall {
+	if s := g.services[service]; s != nil && s.Firewall != "" {
+		return g.cfg.Firewalls[s.Firewall]
+	}
+	return nil
+}
