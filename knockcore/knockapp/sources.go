@@ -38,6 +38,12 @@ type SourceConfig struct {
 	Sequence wire.UDPSequenceConfig
 	// Queue and Workers are as in source.QueueConfig.
 	Queue, Workers int
+	// Passive says that the inputs are source.Passive: they see packets on their
+	// way, TCP as well as UDP, as far as the kernel lets Watch through.
+	Passive bool
+	// Watch is what doors want to see (doorFilter) and what the methods need; the
+	// app fills it in before inputs open.
+	Watch source.Filter
 }
 
 // SourceInput is one source of packets. It outlives configurations: those that
@@ -79,6 +85,16 @@ func (a *App) loadSources(ctx caddy.Context, cfg *knockcore.Config) error {
 		}
 		if err := s.narrow(cfg); err != nil {
 			return fmt.Errorf("source %s: %w", s.label(), err)
+		}
+		if s.Passive {
+			s.Watch = append(s.Watch, s.knockFilter(cfg.Services)...)
+			if s.Dispatch.Methods.Has(knockcore.MethodPortSequence) {
+				s.Watch = append(s.Watch, a.doorFilter()...)
+			}
+			s.Watch = s.Watch.Simplify()
+			if err := s.Watch.Validate(); err != nil {
+				return fmt.Errorf("source %s: %w", s.label(), err)
+			}
 		}
 		for _, in := range s.Inputs {
 			in.Reach.Methods = s.Dispatch.Methods
@@ -176,6 +192,9 @@ func (a *App) startSources(gate *knockcore.Gatekeeper) error {
 	for _, s := range all {
 		dispatch := s.cfg.Dispatch
 		dispatch.Sequences = a.acquireSequences(s.cfg.Sequence)
+		if s.cfg.Passive && dispatch.Methods.Has(knockcore.MethodPortSequence) {
+			dispatch.Doors = a.doorPackets(gate)
+		}
 		dispatcher := source.NewDispatcher(dispatch, gate)
 		queue := source.NewQueue(source.QueueConfig{
 			Size: s.cfg.Queue, Workers: s.cfg.Workers, Limits: gate.Limits(),

@@ -22,6 +22,10 @@ var DatagramMethods = []knockcore.Method{
 	knockcore.MethodFwknop, knockcore.MethodPyknock,
 }
 
+// packetMethods are all methods that come in packets.
+var packetMethods = knockcore.NewMethodSet(DatagramMethods...) |
+	knockcore.NewMethodSet(knockcore.MethodTCPSYN, knockcore.MethodTCPSYNSeq, knockcore.MethodPortSequence)
+
 // libknockMethods are those of libknock's datagrams.
 var libknockMethods = knockcore.NewMethodSet(knockcore.MethodUDP, knockcore.MethodUDPSeq, knockcore.MethodUDPPassive, knockcore.MethodUDPPassiveSeq)
 
@@ -35,7 +39,8 @@ const admitTimeout = 10 * time.Second
 
 // DispatchConfig says which datagrams are knocks.
 type DispatchConfig struct {
-	// Methods are those of DatagramMethods that are accepted.
+	// Methods are those that are accepted: of DatagramMethods, and from passive
+	// sources tcp-syn and tcp-syn-seq; port-sequence is Doors'.
 	Methods knockcore.MethodSet
 	// MaxFrame is the greatest libknock frame in bytes, MaxPayload at most; 0 means
 	// wire.DefaultMaxDatagram.
@@ -52,6 +57,10 @@ type DispatchConfig struct {
 	// FwknopWindow is the same for fwknop packets, in whole seconds; 0 means
 	// DefaultFwknopWindow.
 	FwknopWindow time.Duration
+	// Doors, if set, is shown every packet of a passive source, TCP and UDP, before
+	// anything else is made of it; those of one address in the order in which they
+	// came. The packet is not the callee's to keep.
+	Doors func(ctx context.Context, p *Packet)
 }
 
 // Validate reports the first thing wrong with the configuration.
@@ -59,8 +68,8 @@ func (c *DispatchConfig) Validate(services []*knockcore.Service) error {
 	switch {
 	case c.Methods == 0:
 		return errors.New("no method is accepted")
-	case c.Methods&^knockcore.NewMethodSet(DatagramMethods...) != 0:
-		return fmt.Errorf("only %v are datagrams", DatagramMethods)
+	case c.Methods&^packetMethods != 0:
+		return fmt.Errorf("only %v come in packets", packetMethods.Methods())
 	case c.MaxFrame < 0 || c.MaxFrame > MaxPayload:
 		return fmt.Errorf("a frame has %d bytes at most here, not %d", MaxPayload, c.MaxFrame)
 	case c.PyknockWindow < 0 || c.FwknopWindow < 0:
@@ -131,7 +140,7 @@ func (d *Dispatcher) keys() *rings {
 // InOrder reports whether the packet must not be overtaken by others of its
 // address: see QueueConfig.
 func (d *Dispatcher) InOrder(p *Packet) bool {
-	return d.cfg.Methods.Has(knockcore.MethodPyknock) && wire.LooksLikePyknock(p.Payload)
+	return d.cfg.Doors != nil || d.cfg.Methods.Has(knockcore.MethodPyknock) && wire.LooksLikePyknock(p.Payload)
 }
 
 // Handle decides on a packet. It is what a Queue calls.
@@ -140,6 +149,12 @@ func (d *Dispatcher) Handle(ctx context.Context, p *Packet) { _ = d.Decide(ctx, 
 // Decide is Handle that tells what it told the gatekeeper's observer: nil if the
 // knock was admitted, or is part of one whose other parts are still missing.
 func (d *Dispatcher) Decide(ctx context.Context, p *Packet) error {
+	if d.cfg.Doors != nil {
+		d.cfg.Doors(ctx, p)
+	}
+	if p.Protocol == knockcore.TCP {
+		return knockcore.ReasonUnknownClient
+	}
 	method := d.methodOf(p.Payload)
 	var err error
 	switch method {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/wire"
 )
 
 // MaxPayload is how much of a payload a source delivers, in bytes. Longer ones
@@ -27,9 +28,15 @@ type Packet struct {
 	// From and To are its ends. IPv4 is never in its IPv6-mapped form. The address
 	// of To is not valid where the operating system does not tell it.
 	From, To netip.AddrPort
-	// Protocol is UDP, or TCP for sources that see SYNs.
+	// Protocol is UDP or, from passive sources, TCP.
 	Protocol knockcore.Protocol
-	// Payload is what the packet carries, cut as MaxPayload says.
+	// TCPFlags is the flag byte of a TCP header: FIN to URG, and two more bits.
+	TCPFlags uint8
+	// TCP is where a crafted SYN carries its tag; Seq is that of every TCP packet.
+	// HasTSval says that there is a timestamp option.
+	TCP      wire.SYNFields
+	HasTSval bool
+	// Payload is what the packet carries, cut as MaxPayload says; nothing of TCP.
 	Payload []byte
 }
 
