@@ -43,8 +43,8 @@ func (brokenSource) KnockSource() (*knockapp.SourceConfig, error) {
 type failing struct{}
 
 func (failing) Serve(context.Context, source.Sink) error { return errors.New("the cable is cut") }
-func (failing) Dropped() uint64                           { return 0 }
-func (failing) Close() error                              { return nil }
+func (failing) Dropped() uint64                          { return 0 }
+func (failing) Close() error                             { return nil }
 
 func TestFailedSourceIsNotHealthy(t *testing.T) {
 	a := startAdmin(t, "store memory\nsource broken")

@@ -35,7 +35,7 @@ func TestSessionsForReal(t *testing.T) {
 		connections int
 		id          func(int) int
 	}{
-		"40 clients": {clients, func(i int) int { return i }},
+		"40 clients":                     {clients, func(i int) int { return i }},
 		"one client with 40 connections": {40, func(int) int { return 0 }},
 	} {
 		for _, server := range []netip.Addr{server4, server6} {
