@@ -122,6 +122,7 @@ func (a *app) profileShowCommand() *cobra.Command {
 
 func (a *app) profileAddCommand() *cobra.Command {
 	var flags authFlags
+	var knock profileKnockFlags
 	var server string
 	var force bool
 	cmd := a.command(cobra.Command{
@@ -131,13 +132,19 @@ func (a *app) profileAddCommand() *cobra.Command {
 the same at all servers. Without a flag for the secret, the secret is asked for.
 With --secret-file the profile refers to the file; otherwise it holds the secret.
 
-A profile with a server is used for that server only.`,
+A profile with a server is used for that server only.
+
+With --knock, connect, forward and open knock first. The knock is made with the
+profile's secret, or by pyknock and fwknop with keys of their own; after these no
+frame follows unless --secret-file or the like gives its secret.`,
 		Example: `
   {cmd} profile add alice --server ssh.example.org:2222 --server-proof
   {cmd} profile add alice@db --client alice --secret-file ~/alice.key
-  pass show knock/alice | {cmd} profile add alice --secret-stdin`,
+  pass show knock/alice | {cmd} profile add alice --secret-stdin
+  {cmd} profile add alice --server ssh.example.org:2222 --knock udp
+  {cmd} profile add old --server old.example.org:22 --knock pyknock --knock-secret-file ~/old.psk`,
 	}, cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
-		return a.profileAdd(cmd, args[0], &flags, server, force)
+		return a.profileAdd(cmd, args[0], &flags, &knock, server, force)
 	})
 	cmd.Flags().StringVar(&flags.client, "client", "", "the client's `ID` (default: NAME up to the last @)")
 	cmd.Flags().StringVar(&server, "server", "", "`HOST[:PORT]` that the profile is for (default: any, or the part of NAME after @)")
@@ -145,10 +152,11 @@ A profile with a server is used for that server only.`,
 	flags.secretFlags.add(cmd, true)
 	flags.addMethod(cmd)
 	cmd.Flags().DurationVar(&flags.connectTimeout, "connect-timeout", defaultConnectTimeout, "how long connecting may take")
+	knock.add(cmd)
 	return cmd
 }
 
-func (a *app) profileAdd(cmd *cobra.Command, name string, flags *authFlags, server string, force bool) error {
+func (a *app) profileAdd(cmd *cobra.Command, name string, flags *authFlags, knock *profileKnockFlags, server string, force bool) error {
 	profile := &knockclient.Profile{Client: flags.client}
 	client, host := name, ""
 	if i := strings.LastIndexByte(name, '@'); i >= 0 {
@@ -171,11 +179,17 @@ func (a *app) profileAdd(cmd *cobra.Command, name string, flags *authFlags, serv
 	if !cmd.Flags().Changed("connect-timeout") {
 		profile.ConnectTimeout = 0
 	}
-	var err error
+	err := knock.apply(a, cmd, profile)
+	if err != nil {
+		return err
+	}
 	if profile.Secret, err = a.secret(cmd, &flags.secretFlags); err != nil {
 		return err
 	}
-	if profile.Secret.IsZero() {
+	if k := profile.Knock; k != nil && !k.Method.CarriesSession() && profile.Secret.IsZero() {
+		k.NoFrame = true
+	}
+	if profile.Secret.IsZero() && needsSecret(profile) {
 		if profile.Secret, err = a.askSecret(cmd); err != nil {
 			return configError(err)
 		}
@@ -185,8 +199,7 @@ func (a *app) profileAdd(cmd *cobra.Command, name string, flags *authFlags, serv
 			return configError(err)
 		}
 	}
-	cfg := profile.Config()
-	if err := cfg.Validate(); err != nil {
+	if err := profile.Validate(); err != nil {
 		return configError(err)
 	}
 	profiles, err := knockclient.DefaultProfiles()
