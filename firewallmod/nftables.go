@@ -6,6 +6,7 @@
 package firewallmod
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -129,7 +130,7 @@ func (n *NFTables) KnockFirewall() knockapp.FirewallPlan {
 	if len(n.Sets) > 0 {
 		key = fmt.Sprintf("nftables sets %v", n.Sets)
 	}
-	return knockapp.FirewallPlan{
+	plan := knockapp.FirewallPlan{
 		Key:    key,
 		OnExit: n.exit,
 		Open:   func() (knockcore.Firewall, error) { return nft.New(n.config) },
@@ -137,7 +138,13 @@ func (n *NFTables) KnockFirewall() knockapp.FirewallPlan {
 			return fw.(*nft.Engine).Configure(n.config)
 		},
 		Warnings: func(fw knockcore.Firewall) []string { return fw.(*nft.Engine).Warnings() },
+		Print:    func(services []*knockcore.Service) (string, error) { return nft.Print(n.config, services) },
 	}
+	if len(n.Sets) == 0 { // else no rules are ours
+		plan.Stands = func(ctx context.Context) (bool, error) { return nft.Look(ctx, n.config) }
+		plan.Remove = func(ctx context.Context) (bool, error) { return nft.Remove(ctx, n.config) }
+	}
+	return plan
 }
 
 // UnmarshalCaddyfile reads the module. Syntax:

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -32,6 +33,14 @@ type gate struct {
 }
 
 func newGate(t *testing.T, options string) *gate {
+	t.Helper()
+	g := newHost(t, options)
+	g.start()
+	return g
+}
+
+// newHost is a gate whose Caddy does not run yet.
+func newHost(t *testing.T, options string) *gate {
 	t.Helper()
 	netlab.Need(t, "nft")
 	g := &gate{T: t, lab: netlab.New(t), dir: t.TempDir(), admin: "127.0.0.1:2019"}
@@ -63,7 +72,6 @@ func newGate(t *testing.T, options string) *gate {
 `, g.admin, options)
 	g.file = filepath.Join(g.dir, "Caddyfile")
 	g.write(g.text)
-	g.start()
 	return g
 }
 
@@ -76,9 +84,7 @@ func (g *gate) write(text string) {
 
 func (g *gate) start() {
 	g.Helper()
-	cmd := g.host.Command(context.Background(), program.Caddy(g.T), "run", "--config", g.file)
-	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+filepath.Join(g.dir, "data"), "XDG_CONFIG_HOME="+filepath.Join(g.dir, "config"))
-	g.caddy = program.Start(g.T, cmd)
+	g.caddy = program.Start(g.T, g.command("run", "--config", g.file))
 	g.caddy.Await(g.T, "the admin API", func() bool {
 		conn, err := g.host.Dial("tcp", g.admin, time.Second)
 		if err != nil {
@@ -88,6 +94,14 @@ func (g *gate) start() {
 		status, _ := g.call(http.MethodGet, "/knock/status", "")
 		return status == http.StatusOK
 	})
+}
+
+// command is a command of Caddy on the host.
+func (g *gate) command(args ...string) *exec.Cmd {
+	cmd := g.host.Command(context.Background(), append([]string{program.Caddy(g.T)}, args...)...)
+	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+filepath.Join(g.dir, "data"), "XDG_CONFIG_HOME="+filepath.Join(g.dir, "config"))
+	cmd.Dir = g.dir
+	return cmd
 }
 
 // call asks the admin API from within the host.

@@ -36,6 +36,15 @@ type FirewallPlan struct {
 	OnExit knockcore.ExitMode
 	// Warnings, if set, tells after Setup what an operator should know.
 	Warnings func(knockcore.Firewall) []string
+	// Print, if set, writes the rules that keep the services closed, for the
+	// firewall's own tool to load before Caddy starts.
+	Print func([]*knockcore.Service) (string, error)
+	// Stands, if set, tells whether the rules stand, whoever keeps them.
+	Stands func(context.Context) (bool, error)
+	// Remove, if set, takes the rules away that a process left behind, which opens
+	// the services, and says whether there were any. It refuses while a process
+	// keeps them.
+	Remove func(context.Context) (bool, error)
 }
 
 // firewallTimeout bounds setting a firewall up and stopping it.
@@ -136,19 +145,9 @@ func (u *firewallUse) release() error {
 
 // loadFirewalls loads the guest modules and checks that services name them.
 func (a *App) loadFirewalls(ctx caddy.Context, services []*knockcore.Service) error {
-	a.plans = make(map[string]FirewallPlan)
-	if len(a.FirewallsRaw) > 0 {
-		mods, err := ctx.LoadModule(a, "FirewallsRaw")
-		if err != nil {
-			return fmt.Errorf("loading firewall modules: %w", err)
-		}
-		for name, mod := range mods.(map[string]any) {
-			converter, ok := mod.(FirewallConverter)
-			if !ok {
-				return fmt.Errorf("module %T is not a firewall", mod)
-			}
-			a.plans[name] = converter.KnockFirewall()
-		}
+	var err error
+	if a.plans, err = loadPlans(ctx, a); err != nil {
+		return err
 	}
 	for i, s := range services {
 		if _, ok := a.plans[s.Firewall]; s.Firewall != "" && !ok {
@@ -158,17 +157,41 @@ func (a *App) loadFirewalls(ctx caddy.Context, services []*knockcore.Service) er
 	return nil
 }
 
+// loadPlans loads the firewalls of an app, by name, without touching anything.
+func loadPlans(ctx caddy.Context, a *App) (map[string]FirewallPlan, error) {
+	plans := make(map[string]FirewallPlan)
+	if len(a.FirewallsRaw) == 0 {
+		return plans, nil
+	}
+	mods, err := ctx.LoadModule(a, "FirewallsRaw")
+	if err != nil {
+		return nil, fmt.Errorf("loading firewall modules: %w", err)
+	}
+	for name, mod := range mods.(map[string]any) {
+		converter, ok := mod.(FirewallConverter)
+		if !ok {
+			return nil, fmt.Errorf("module %T is not a firewall", mod)
+		}
+		plans[name] = converter.KnockFirewall()
+	}
+	return plans, nil
+}
+
+// servicesOf are the services that a firewall guards.
+func servicesOf(firewall string, services []*knockcore.Service) (guarded []*knockcore.Service) {
+	for _, s := range services {
+		if s.Firewall == firewall {
+			guarded = append(guarded, s)
+		}
+	}
+	return guarded
+}
+
 // startFirewalls closes the services and returns the firewalls by name.
 func (a *App) startFirewalls(ctx context.Context) (map[string]knockcore.Firewall, error) {
 	firewalls := make(map[string]knockcore.Firewall)
 	for name, plan := range a.plans {
-		var services []*knockcore.Service
-		for _, s := range a.config.Services {
-			if s.Firewall == name {
-				services = append(services, s)
-			}
-		}
-		use, err := useFirewall(ctx, plan, services)
+		use, err := useFirewall(ctx, plan, servicesOf(name, a.config.Services))
 		if err != nil {
 			return nil, fmt.Errorf("firewall %s: %w", name, err)
 		}

@@ -22,6 +22,9 @@ var errNoLinux = fmt.Errorf("nftables: %w: it needs Linux on a 64-bit processor,
 // New fails.
 func New(Config) (*Engine, error) { return nil, errNoLinux }
 
+// Look fails.
+func Look(context.Context, Config) (bool, error) { return false, errNoLinux }
+
 // Remove fails.
 func Remove(context.Context, Config) (bool, error) { return false, errNoLinux }
 

@@ -6,7 +6,6 @@
 package nft
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -235,37 +234,4 @@ func (g *gate) stop(mode knockcore.ExitMode) error {
 		}
 	}
 	return fmt.Errorf("leaving table %s: others change the rule set all the time", g.name)
-}
-
-// Remove takes the table away, if it is ours, and says whether there was one.
-// Services are open afterwards. It needs no engine, and refuses while another
-// process keeps the table.
-func Remove(ctx context.Context, cfg Config) (bool, error) {
-	if err := cfg.Validate(); err != nil {
-		return false, err
-	}
-	g := newGate(cfg)
-	g.cfg = cfg
-	defer g.close()
-	for range installTries {
-		if err := ctx.Err(); err != nil {
-			return false, err
-		}
-		var st *state
-		genID, err := g.k.steady(func() (err error) { st, err = g.k.readState(g.name); return err })
-		if err != nil {
-			return false, err
-		}
-		if st.table == nil {
-			return false, nil
-		}
-		if err := g.mayChange(st); err != nil {
-			return false, err
-		}
-		err = g.k.commit(genID, func(c *nftables.Conn) error { c.DelTable(st.table); return nil })
-		if !errors.Is(err, unix.ERESTART) {
-			return err == nil, err
-		}
-	}
-	return false, errors.New("removing the table: others change the rule set all the time")
 }
