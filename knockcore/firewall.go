@@ -21,6 +21,9 @@ type Window struct {
 	// Expires is when it closes. Windows to open must have it; a listed window
 	// without it was opened by somebody else, for good.
 	Expires time.Time
+	// Client is whose knock opened it or moved its end, "" if that is unknown. It is
+	// there for commands and logs; windows of different clients are not different.
+	Client string
 }
 
 // Firewall keeps services closed but for windows. All methods may be called
@@ -53,6 +56,13 @@ type Checker interface {
 type Healer interface {
 	// Heals is how often it was broken and mended.
 	Heals() uint64
+}
+
+// Troubled is a Firewall whose windows can be open although something went wrong
+// with them: a command that failed, say.
+type Troubled interface {
+	// Trouble is what went wrong, nil if nothing did.
+	Trouble(w Window) error
 }
 
 // ExitMode says what becomes of a firewall when we stop.

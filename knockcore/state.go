@@ -61,7 +61,7 @@ func (s *State) enter(ctx context.Context, g *Grant, fw Firewall) (renewed bool,
 		return false, err
 	}
 	if fw != nil {
-		if err := s.window(ctx, g.target(), fw); err != nil {
+		if err := s.window(ctx, g.target(), g.Client, fw); err != nil {
 			if former != nil {
 				_, _ = s.reg.put(former)
 			} else {
@@ -80,8 +80,8 @@ func (s *State) enter(ctx context.Context, g *Grant, fw Firewall) (renewed bool,
 
 // window makes the firewall's window what the live grants want. The caller
 // holds the target's lock.
-func (s *State) window(ctx context.Context, t target, fw Firewall) error {
-	w := Window{Prefix: t.prefix, Service: t.service, Expires: s.reg.windowEnd(t)}
+func (s *State) window(ctx context.Context, t target, client string, fw Firewall) error {
+	w := Window{Prefix: t.prefix, Service: t.service, Expires: s.reg.windowEnd(t), Client: client}
 	if w.Expires.IsZero() {
 		return fw.Close(ctx, w)
 	}
@@ -141,7 +141,7 @@ func (g *Gatekeeper) finish(ctx context.Context, grant *Grant) error {
 		err = fmt.Errorf("%w: %w", ReasonStoreError, err)
 	}
 	if fw := g.firewall(grant.Service); fw != nil {
-		if fwErr := g.state.window(ctx, grant.target(), fw); fwErr != nil {
+		if fwErr := g.state.window(ctx, grant.target(), grant.Client, fw); fwErr != nil {
 			err = fmt.Errorf("%w: %w", ReasonFirewallError, fwErr)
 		}
 	}
