@@ -14,6 +14,7 @@ import (
 	"github.com/mholt/caddy-l4/layer4"
 	"go.uber.org/zap"
 
+	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockserver"
 )
 
@@ -87,6 +88,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return placed(h.At, err)
 		}
 	}
+	h.app.Guards(knockapp.GuardFrame, h.Service)
 	h.checker.Service, h.checker.Wait = h.Service, time.Duration(h.Wait)
 	if h.MaxPending > 0 {
 		h.checker.Pending = knockserver.NewPending(h.MaxPending)

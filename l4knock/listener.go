@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockserver"
 	"github.com/caddy-knock/caddy-knock/l4knock/internal/relay"
 )
@@ -87,6 +88,7 @@ func (l *Listener) set(ctx caddy.Context) error {
 			return err
 		}
 	}
+	l.app.Guards(knockapp.GuardFrame, l.Service)
 	l.checker.Service, l.checker.Wait = l.Service, time.Duration(l.Wait)
 	if l.MaxPending > 0 {
 		l.checker.Pending = knockserver.NewPending(l.MaxPending)

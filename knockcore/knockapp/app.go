@@ -98,6 +98,8 @@ type App struct {
 	plans map[string]FirewallPlan
 	uses  []*firewallUse
 
+	guards guards
+
 	sources []*SourceConfig
 	open    runningSources
 	reading atomic.Pointer[[]*sharedSource] // those of open, for admin requests
@@ -166,6 +168,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.loadSources(ctx, &cfg); err != nil {
 		return err
 	}
+	if err := a.checkSessions(&cfg); err != nil {
+		return err
+	}
 	if !a.AllowLocal {
 		cfg.Local = newLocalAddrs().has
 	}
@@ -216,6 +221,7 @@ func (a *App) Start() (err error) {
 	if err := live.restore(ctx, gate); err != nil {
 		return err
 	}
+	a.warnUnguarded()
 	a.gate = gate
 	gate.Activate(ctx)
 	close(a.started)

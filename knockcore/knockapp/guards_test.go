@@ -1,0 +1,89 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockapp_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
+)
+
+// TestRequireSession: a session that no knock could bring fails at load.
+func TestRequireSession(t *testing.T) {
+	const alice = "client alice {\n secret \"a secret of alice, long enough\"\n services s\n%s\n}\n"
+	for name, c := range map[string]struct{ lines, want string }{
+		"no source":          {fmt.Sprintf(alice, ""), "Caddyfile:9: service s: require_session asks for a knock with a session before the frame, and no source takes such knocks (udp, udp-seq, udp-passive, udp-passive-seq); add a source, for example `source udp :62201`"},
+		"other source":       {fmt.Sprintf(alice, "") + "source udp 127.0.0.1:0 {\n methods fwknop\n}\n", "expect"},
+		"fwknop alone":       {fmt.Sprintf(alice, "") + "source udp 127.0.0.1:62999 {\n methods fwknop pyknock\n}\n", "and no source takes such knocks"},
+		"method off":         {fmt.Sprintf(alice, "") + "methods fwknop tcp-auth-envelope-v2\nsource udp 127.0.0.1:62999\n", "and no source takes such knocks"},
+		"client without":     {"client phone {\n fwknop \"an encryption key\" \"and an HMAC key too\"\n services s\n}\nsource udp 127.0.0.1:62999\n", "none of its clients (phone) may send one; give one of them a `secret`, and one of the methods udp, udp-seq"},
+		"client's methods":   {fmt.Sprintf(alice, "methods tcp-auth-envelope-v2") + "source udp 127.0.0.1:62999\n", "none of its clients (alice)"},
+		"nobody":             {"source udp 127.0.0.1:62999\n", ""},
+		"as it should be":    {fmt.Sprintf(alice, "") + "source udp 127.0.0.1:62999 {\n methods udp\n}\n", ""},
+		"one client of them": {fmt.Sprintf(alice, "") + "client bob {\n services s\n}\nsource udp 127.0.0.1:62999\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := apptest.TryLoad(t, "{\n\tadmin off\n\tknock {\n"+c.lines+"service s tcp/1 {\n require_session\n}\nstore memory\n\t}\n}\n")
+			switch {
+			case c.want == "" && err != nil:
+				t.Error(err)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+		})
+	}
+}
+
+// TestUnguarded: what nothing guards is warned about at each load, and nothing
+// else.
+func TestUnguarded(t *testing.T) {
+	const frame = "layer4 {\n127.0.0.1:%d {\nroute {\nknock%s {\nadmit {\necho\n}\n}\n}\n}\n}\n"
+	const knocked = "layer4 {\n127.0.0.1:%d {\n@in knocked%s\nroute @in {\necho\n}\n}\n}\n"
+	for name, c := range map[string]struct {
+		service, layer4 string
+		want            []string
+	}{
+		"nothing":                {"", "", []string{"nothing guards this service"}},
+		"a frame":                {"", fmt.Sprintf(frame, apptest.FreePort(t), " s"), nil},
+		"a frame for any":        {"", fmt.Sprintf(frame, apptest.FreePort(t), ""), nil},
+		"a frame for another":    {"", fmt.Sprintf(frame, apptest.FreePort(t), " other"), []string{"nothing guards this service"}},
+		"knocked":                {"", fmt.Sprintf(knocked, apptest.FreePort(t), " s"), nil},
+		"knocked by any":         {"", fmt.Sprintf(knocked, apptest.FreePort(t), ""), nil},
+		"a session and no frame": {"require_session", fmt.Sprintf(knocked, apptest.FreePort(t), " s"), []string{"nothing takes the frame"}},
+		"a session and a frame":  {"require_session", fmt.Sprintf(frame, apptest.FreePort(t), " s"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := filepath.Join(t.TempDir(), "log")
+			apptest.Load(t, "{\nadmin off\nlog {\noutput file "+log+"\n}\n"+c.layer4+"knock {\nservice s tcp/1 {\n"+c.service+
+				"\n}\nservice other tcp/2 {\n}\nsource udp 127.0.0.1:62999\nstore memory\n}\n}\n")
+			if err := caddy.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, line := range strings.Split(string(text), "\n") {
+				if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, `"service":"s"`) {
+					got = append(got, line)
+				}
+			}
+			if len(got) != len(c.want) {
+				t.Fatalf("warnings %q, want %q", got, c.want)
+			}
+			for i, want := range c.want {
+				if !strings.Contains(got[i], want) {
+					t.Errorf("got %s, want %s", got[i], want)
+				}
+			}
+		})
+	}
+}
