@@ -79,7 +79,7 @@ func (g *Gatekeeper) wanted(k *Knock) ([]*Service, error) {
 		}
 	default:
 		for _, s := range g.cfg.Services {
-			if k.Client.MayReach(s.Name) {
+			if k.Client.MayReach(s.Name) && !s.Door {
 				services = append(services, s)
 			}
 		}

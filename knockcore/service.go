@@ -120,6 +120,9 @@ type Service struct {
 	// CloseAfterAuth closes the window of a knock as soon as its last frame has
 	// passed. Windows of others for the same address stay.
 	CloseAfterAuth bool
+	// Door marks what stands for the commands of a port-sequence door: it has no
+	// ports, and only knocks that name it open it.
+	Door bool
 }
 
 // DefaultOpenFor is how long a grant lasts where nobody says.
@@ -130,7 +133,7 @@ func (s *Service) Validate() error {
 	if err := ValidateID(s.Name); err != nil {
 		return fmt.Errorf("service %q: %w", s.Name, err)
 	}
-	if len(s.Ports) == 0 {
+	if len(s.Ports) == 0 && !s.Door {
 		return fmt.Errorf("service %s has no port; write for example `service %s tcp/22`", s.Name, s.Name)
 	}
 	if (s.Uses > 0 || s.CloseAfterAuth) && !s.RequireSession {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockserver"
+	"github.com/caddy-knock/caddy-knock/knockcore/sequence"
 )
 
 func init() { caddy.RegisterModule(new(App)) }
@@ -85,6 +86,10 @@ type App struct {
 	// modules take in counts (frames inside TCP streams, say).
 	SourcesRaw []json.RawMessage `json:"sources,omitempty" caddy:"namespace=knock.sources inline_key=source"`
 
+	// Doors are port sequences, as of knockd and knock-rs, and what they open. A
+	// passive source must show them the packets.
+	Doors []*Door `json:"doors,omitempty"`
+
 	// Firewalls open windows for grants, by name; services name the one they use.
 	FirewallsRaw caddy.ModuleMap `json:"firewalls,omitempty" caddy:"namespace=knock.firewalls"`
 
@@ -100,6 +105,8 @@ type App struct {
 
 	guards guards
 
+	doors   []*sequence.Door
+	watch   *doorWatch // nil without doors
 	sources []*SourceConfig
 	open    runningSources
 	reading atomic.Pointer[[]*sharedSource] // those of open, for admin requests
@@ -149,6 +156,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		cfg.Services = append(cfg.Services, service)
 	}
+	if err := a.loadDoors(&cfg); err != nil {
+		return err
+	}
 	var content *ClientsFile
 	if a.ClientsFile != "" {
 		a.file = &clientsFile{path: a.ClientsFile}
@@ -165,10 +175,19 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.loadFirewalls(ctx, cfg.Services); err != nil {
 		return err
 	}
+	if err := a.checkDoors(&cfg); err != nil {
+		return err
+	}
+	if err := a.watchDoors(cfg.Services); err != nil {
+		return err
+	}
 	if err := a.loadSources(ctx, &cfg); err != nil {
 		return err
 	}
 	if err := a.checkSessions(&cfg); err != nil {
+		return err
+	}
+	if err := a.checkDoorSources(); err != nil {
 		return err
 	}
 	if !a.AllowLocal {
@@ -233,6 +252,11 @@ func (a *App) Start() (err error) {
 	if a.file != nil {
 		a.running.Go(func() { a.followClients(ctx) })
 	}
+	if a.watch != nil {
+		if err := a.watch.start(gate); err != nil {
+			return err
+		}
+	}
 	return a.startSources(gate)
 }
 
@@ -257,6 +281,9 @@ func (a *App) sweep(ctx context.Context, woken <-chan struct{}) {
 // Stop ends this configuration's work. Live state goes on in the next one.
 func (a *App) Stop() error {
 	err := a.stopSources()
+	if a.watch != nil {
+		err = errors.Join(err, a.watch.stop())
+	}
 	if a.cancel != nil {
 		a.cancel()
 	}

@@ -54,6 +54,9 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //		source <name> [<argument...>] {
 //			...
 //		}
+//		door <name> {
+//			...
+//		}
 //		store <name> {
 //			...
 //		}
@@ -90,6 +93,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = a.unmarshalSessionWait(opts, d)
 		case "source":
 			err = a.unmarshalSource(d)
+		case "door":
+			err = a.unmarshalDoor(d)
 		case "store":
 			err = a.unmarshalStore(opts, d)
 		case "firewall":
@@ -103,7 +108,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "insecure_file_mode":
 			err = opts.Flag(&a.InsecureFileMode)
 		default:
-			err = opts.Unknown("client", "clients_file", "service", "bans", "methods", "time_window", "session_wait", "source", "store", "firewall",
+			err = opts.Unknown("client", "clients_file", "service", "bans", "methods", "time_window", "session_wait", "source", "door", "store", "firewall",
 				"max_pending", "max_grants", "allow_local", "insecure_file_mode")
 		}
 		if err != nil {

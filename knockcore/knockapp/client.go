@@ -100,6 +100,7 @@ func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.
 			a.logger.Warn("secret stands in the configuration itself, where `caddy adapt`, the admin API's /config/ and autosave.json show it; put it in a file and write {file./path}, or {env.NAME}",
 				zap.String("client", c.ID))
 		}
+		client.Services = append(slices.Clone(client.Services), a.doorServicesOf(c.ID)...)
 		clients = append(clients, client)
 	}
 	return clients, checkShared(clients)

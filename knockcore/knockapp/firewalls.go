@@ -149,6 +149,11 @@ func (a *App) loadFirewalls(ctx caddy.Context, services []*knockcore.Service) er
 	if a.plans, err = loadPlans(ctx, a); err != nil {
 		return err
 	}
+	for _, d := range a.Doors {
+		if s := d.service(); s != nil && s.Firewall != "" {
+			a.plans[s.Firewall] = d.plan()
+		}
+	}
 	for i, s := range services {
 		if _, ok := a.plans[s.Firewall]; s.Firewall != "" && !ok {
 			return at(a.Services[i].At, fmt.Errorf("service %s: there is no firewall %q; configure it with `firewall %s`", s.Name, s.Firewall, s.Firewall))

@@ -50,6 +50,7 @@ func (a *App) warnUnguarded() {
 	for _, s := range a.config.Services {
 		how := a.guards.of(s.Name)
 		switch {
+		case s.Door: // it has no ports
 		case s.RequireSession && how&GuardFrame == 0:
 			a.logger.Warn("nothing takes the frame that must follow a knock to this service (require_session); add a layer4 route with `knock "+s.Name+"`, or leave require_session out",
 				zap.String("service", s.Name))
