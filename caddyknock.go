@@ -8,6 +8,7 @@ package caddyknock
 
 import (
 	_ "github.com/caddy-knock/caddy-knock/firewallmod"        // firewalls
+	_ "github.com/caddy-knock/caddy-knock/httpknock"          // HTTP handler, matchers and wrappers
 	_ "github.com/caddy-knock/caddy-knock/knockcore/knockapp" // the app, its stores and commands
 	_ "github.com/caddy-knock/caddy-knock/l4knock"            // layer4 handlers and matchers
 )

@@ -47,6 +47,10 @@ var rules = []struct {
 		packages:  []string{"l4knock/..."},
 		forbidden: []string{module + "/httpknock", module + "/firewallmod"},
 	},
+	{
+		packages:  []string{"httpknock/..."},
+		forbidden: []string{module + "/l4knock", module + "/firewallmod"},
+	},
 	{ // engines never import Caddy
 		packages:  []string{"l4knock/internal/..."},
 		forbidden: heavy,

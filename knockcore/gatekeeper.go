@@ -190,11 +190,11 @@ func (g *Gatekeeper) GrantByHand(ctx context.Context, client, service string, pr
 		ID: NewGrantID(), Client: client, Service: service, Scope: ScopeAddress, Prefix: prefix, Source: prefix.Addr(),
 		Made: now, Expires: now.Add(s.Length(c, length)), Uses: -1,
 	}
-	renewed, err := g.state.enter(ctx, grant, g.firewall(service))
+	former, err := g.state.enter(ctx, grant, g.firewall(service), 0)
 	if err != nil {
 		return nil, err
 	}
-	g.cfg.Observer.tell(Event{Kind: EventGranted, Source: grant.Source, Grant: grant, Renewed: renewed})
+	g.cfg.Observer.tell(Event{Kind: EventGranted, Source: grant.Source, Grant: grant, Renewed: former != nil})
 	return grant, nil
 }
 

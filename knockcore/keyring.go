@@ -108,6 +108,9 @@ func (k *Keyring) Candidates(s *MACScratch, msg, hint []byte, dst []*Credential)
 	return dst
 }
 
+// APIKeys is the number of API keys.
+func (k *Keyring) APIKeys() int { return len(k.apiKeys) }
+
 // ClientByAPIKey finds the client of an API key, nil if there is none. The key
 // is looked up by its SHA-256 sum, so timing says nothing about its bytes.
-func (k *Keyring) ClientByAPIKey(key string) *Client { return k.apiKeys[sha256.Sum256([]byte(key))] }
+func (k *Keyring) ClientByAPIKey(key string) *Client { return k.apiKeys[HashAPIKey(key)] }

@@ -44,4 +44,7 @@ type Knock struct {
 	// Replay identifies the frame, zero if the method has no replay protection of
 	// ours (HTTP, where TLS has).
 	Replay ReplayKey
+	// MaxGrants bounds the live grants that this method has made: one more is
+	// refused, but those that are there may be renewed. 0 means no bound of its own.
+	MaxGrants int
 }

@@ -129,6 +129,21 @@ func (l *Limiter) Take(addr netip.Addr, m Method, now time.Time) bool {
 	return l.use(addr, m, l.at(now))
 }
 
+// Refund gives back a use that Take made, because nothing came of it.
+func (l *Limiter) Refund(addr netip.Addr, m Method, now time.Time) {
+	at := l.at(now)
+	key := l.key(addr)
+	set := l.buckets.lock(key, m)
+	defer set.unlock()
+	switch b := set.find(key, m); {
+	case b == nil:
+	case !l.cfg.Fixed:
+		b.at = at + max(0, l.charged(b, at)-l.spacing)
+	case b.count > 0:
+		b.count--
+	}
+}
+
 // Good reports that a valid frame came from the address: from now on and for
 // GoodFor it is good.
 func (l *Limiter) Good(addr netip.Addr, now time.Time) {

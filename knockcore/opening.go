@@ -77,7 +77,7 @@ func (g *Gatekeeper) session(ctx context.Context, k *Knock, s *Service) (*Grant,
 
 // open makes the grants of a knock that is not a frame.
 func (g *Gatekeeper) open(ctx context.Context, k *Knock, services []*Service, prefix netip.Prefix, now time.Time) ([]*Grant, error) {
-	var made []*Grant
+	var made, formers []*Grant
 	for _, s := range services {
 		grant := &Grant{
 			ID: NewGrantID(), Client: k.Client.ID, Service: s.Name, Method: k.Method, Scope: ScopeAddress,
@@ -89,24 +89,31 @@ func (g *Gatekeeper) open(ctx context.Context, k *Knock, services []*Service, pr
 			grant.Uses = max(1, s.Uses)
 			if k.Method.CarriesSession() && len(k.Session) < 16 {
 				err := &Refusal{Reason: ReasonNoSession, Detail: "service " + s.Name + " requires a session ID in the knock"}
-				return nil, g.undo(ctx, made, err)
+				return nil, g.undo(ctx, made, formers, err)
 			}
 		}
-		renewed, err := g.state.enter(ctx, grant, g.firewall(s.Name))
+		former, err := g.state.enter(ctx, grant, g.firewall(s.Name), k.MaxGrants)
 		if err != nil {
-			return nil, g.undo(ctx, made, err)
+			return nil, g.undo(ctx, made, formers, err)
 		}
-		made = append(made, grant)
+		made, formers = append(made, grant), append(formers, former)
 		if !g.state.allowed(grant) {
-			return nil, g.undo(ctx, made, &Refusal{Reason: ReasonForbidden, Detail: "the configuration changed meanwhile"})
+			return nil, g.undo(ctx, made, formers, &Refusal{Reason: ReasonForbidden, Detail: "the configuration changed meanwhile"})
 		}
-		g.cfg.Observer.tell(Event{Kind: EventGranted, Method: k.Method, Source: k.Source, Grant: grant, Renewed: renewed})
+		g.cfg.Observer.tell(Event{Kind: EventGranted, Method: k.Method, Source: k.Source, Grant: grant, Renewed: former != nil})
 	}
 	return made, nil
 }
 
-func (g *Gatekeeper) undo(ctx context.Context, made []*Grant, err error) error {
-	for _, grant := range made {
+// undo takes back what was made before something failed: a grant that was renewed
+// is again as it was.
+func (g *Gatekeeper) undo(ctx context.Context, made, formers []*Grant, err error) error {
+	for i, grant := range made {
+		if former := formers[i]; former != nil && g.state.allowed(former) {
+			if _, enterErr := g.state.enter(ctx, former, g.firewall(former.Service), 0); enterErr == nil {
+				continue
+			}
+		}
 		_, _ = g.Revoke(ctx, grant.ID, "another part of the knock failed")
 	}
 	return err

@@ -32,6 +32,19 @@ func (g *Gatekeeper) examine(k *Knock, now time.Time) (services []*Service, pref
 	return services, prefix, err
 }
 
+// MayKnock reports why the client of the knock may not knock now, by this method
+// and from this source, whatever the knock is for; nil if it may. It has no
+// effect.
+func (g *Gatekeeper) MayKnock(k Knock) error {
+	k.Source = plain(k.Source)
+	return g.mayKnock(&k, g.cfg.Now())
+}
+
+// Grantable reports why no grant may be for the prefix, which must be normal as of
+// NormalPrefix: nobody has such an address, or it is this host's own. Nil if one
+// may.
+func (g *Gatekeeper) Grantable(p netip.Prefix) error { return g.grantable(p) }
+
 // mayKnock checks what the client may do, whatever the knock is for.
 func (g *Gatekeeper) mayKnock(k *Knock, now time.Time) error {
 	c := k.Client

@@ -28,6 +28,7 @@ type registry struct {
 	sessions map[sessionKey][]GrantID // session scope, oldest first
 	waiters  map[sessionKey][]chan struct{}
 	expiry   expiryHeap
+	methods  [methodCount]int // grants by method
 }
 
 // record is a grant's place in the registry.
@@ -69,8 +70,9 @@ func (g *Grant) sessionKey() sessionKey { return sessionKey{g.Client, g.Service}
 
 // put enters a grant. A grant of address scope that equals another one (client,
 // service, prefix) takes its place and its ID: the knock that came last decides
-// how long. The former grant is returned, nil if there was none.
-func (r *registry) put(g *Grant) (former *Grant, err error) {
+// how long. The former grant is returned, nil if there was none. most bounds the
+// grants of this method; 0 means no bound.
+func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := grantKey{g.target(), g.Client, g.Scope}
@@ -84,17 +86,19 @@ func (r *registry) put(g *Grant) (former *Grant, err error) {
 	case rec != nil:
 		former = rec.Grant
 		r.unlink(former)
+		r.methods[former.Method]--
 		rec.Grant, rec.at = g, r.table.tick(g.Expires)
 		heap.Fix(&r.expiry, rec.index)
 	case g.Scope == ScopeSession && len(r.sessions[g.sessionKey()]) >= MaxSessions:
 		return nil, &Refusal{Reason: ReasonLimited, Client: g.Client, Detail: "too many unused sessions"}
-	case len(r.grants) >= r.limit:
+	case len(r.grants) >= r.limit || most > 0 && r.methods[g.Method] >= most:
 		return nil, &Refusal{Reason: ReasonLimited, Client: g.Client, Detail: "too many live grants"}
 	default:
 		rec = &record{Grant: g, at: r.table.tick(g.Expires)}
 		r.grants[g.ID] = rec
 		heap.Push(&r.expiry, rec)
 	}
+	r.methods[g.Method]++
 	r.targets[g.target()] = append(r.targets[g.target()], g.ID)
 	switch g.Scope {
 	case ScopeAddress:
@@ -130,6 +134,7 @@ func (r *registry) removeLocked(id GrantID) *Grant {
 	}
 	heap.Remove(&r.expiry, rec.index)
 	delete(r.grants, id)
+	r.methods[rec.Method]--
 	r.unlink(rec.Grant)
 	if rec.Scope == ScopeAddress {
 		r.table.remove(rec.Grant)

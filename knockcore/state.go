@@ -52,30 +52,31 @@ func (s *State) lock(t target) func() {
 }
 
 // enter makes a grant live: in the registry, the firewall and the store. If the
-// firewall fails, everything is as before. renewed says that it took the place
-// of an equal one.
-func (s *State) enter(ctx context.Context, g *Grant, fw Firewall) (renewed bool, err error) {
+// firewall fails, everything is as before. former is the equal one that it took
+// the place of, nil if there was none. most bounds the grants of its method; 0
+// means no bound.
+func (s *State) enter(ctx context.Context, g *Grant, fw Firewall, most int) (former *Grant, err error) {
 	defer s.lock(g.target())()
-	former, err := s.reg.put(g)
+	former, err = s.reg.put(g, most)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if fw != nil {
 		if err := s.window(ctx, g.target(), g.Client, fw); err != nil {
 			if former != nil {
-				_, _ = s.reg.put(former)
+				_, _ = s.reg.put(former, 0)
 			} else {
 				s.reg.remove(g.ID)
 			}
-			return false, fmt.Errorf("%w: %w", ReasonFirewallError, err)
+			return nil, fmt.Errorf("%w: %w", ReasonFirewallError, err)
 		}
 	}
 	if err := s.Store.SaveGrant(ctx, g); err != nil {
 		// The grant stands: the owner is not locked out by a full disk. The store
 		// reports its own health.
-		return former != nil, nil
+		return former, nil
 	}
-	return former != nil, nil
+	return former, nil
 }
 
 // window makes the firewall's window what the live grants want. The caller
@@ -249,7 +250,7 @@ func (g *Gatekeeper) Restore(ctx context.Context) (restored int, err error) {
 			_ = g.state.Store.DeleteGrant(ctx, grant.ID)
 			continue
 		}
-		if _, err := g.state.enter(ctx, grant, g.firewall(grant.Service)); err != nil {
+		if _, err := g.state.enter(ctx, grant, g.firewall(grant.Service), 0); err != nil {
 			return restored, fmt.Errorf("restoring a grant of client %s for service %s: %w", grant.Client, grant.Service, err)
 		}
 		restored++

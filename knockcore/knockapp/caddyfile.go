@@ -130,6 +130,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //		methods <method...>
 //		pyknock <key...>
 //		fwknop <encryption-key> <hmac-key> [<hmac-type>]
+//		api_key <key...>
+//		api_key_hash <hash...>
 //		allow_remote </ipv4-length> [</ipv6-length>]
 //		allow_weak
 //	}
@@ -181,12 +183,16 @@ func (a *App) unmarshalClient(d *caddyfile.Dispenser) error {
 			err = keys.unmarshalPyknock(opts, d, c)
 		case "fwknop":
 			err = keys.unmarshalFwknop(d, c)
+		case "api_key":
+			err = unmarshalAPIKeys(opts, d, c)
+		case "api_key_hash":
+			err = unmarshalAPIKeyHashes(opts, d, c)
 		case "allow_remote":
 			err = unmarshalAllowRemote(opts, d, c)
 		case "allow_weak":
 			err = opts.Flag(&c.AllowWeak)
 		default:
-			err = opts.Unknown("secret", "services", "ttl", "max_ttl", "expires", "from", "methods", "pyknock", "fwknop", "allow_remote", "allow_weak")
+			err = opts.Unknown("secret", "services", "ttl", "max_ttl", "expires", "from", "methods", "pyknock", "fwknop", "api_key", "api_key_hash", "allow_remote", "allow_weak")
 		}
 		if err != nil {
 			return err

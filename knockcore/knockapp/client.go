@@ -62,8 +62,17 @@ type Client struct {
 	// Fwknop are the client's fwknop key pairs.
 	Fwknop []*FwknopKeys `json:"fwknop,omitempty"`
 
+	// APIKeys are the client's keys for the HTTP knock, as they travel in the header
+	// X-Api-Key: at least 16 bytes of printable ASCII each. Placeholders are replaced
+	// as in secrets. No two clients may share a key.
+	APIKeys []string `json:"api_keys,omitempty"`
+
+	// APIKeyHashes are such keys as `caddy-knock hash-key` prints them: `sha256:` and
+	// the SHA-256 sum in hexadecimal. Only for keys of at least 128 random bits.
+	APIKeyHashes []string `json:"api_key_hashes,omitempty"`
+
 	// AllowRemote lets the client knock for an address other than the one that it
-	// knocks from (pyknock and fwknop packets name one). Default: it may not.
+	// knocks from (pyknock and fwknop packets name one, HTTP knocks may). Default: it may not.
 	AllowRemote *AllowRemote `json:"allow_remote,omitempty"`
 
 	// AllowWeak accepts pyknock and fwknop keys of fewer than 16 bytes. One captured
@@ -138,6 +147,9 @@ func (c *Client) convert(repl *caddy.Replacer, insecureFiles bool) (*knockcore.C
 		return nil, fmt.Errorf("methods: %w", err)
 	}
 	if err := c.convertDatagrams(client, repl, insecureFiles); err != nil {
+		return nil, err
+	}
+	if err := c.convertAPIKeys(client, repl, insecureFiles); err != nil {
 		return nil, err
 	}
 	return client, client.Validate()

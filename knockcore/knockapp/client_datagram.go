@@ -47,7 +47,7 @@ type AllowRemote struct {
 // hasLiterals reports whether a secret of the client stands in the configuration
 // itself.
 func (c *Client) hasLiterals() bool {
-	return slices.ContainsFunc(c.Secrets, isLiteral) || slices.ContainsFunc(c.Pyknock, isLiteral) ||
+	return slices.ContainsFunc(c.Secrets, isLiteral) || slices.ContainsFunc(c.Pyknock, isLiteral) || slices.ContainsFunc(c.APIKeys, isLiteral) ||
 		slices.ContainsFunc(c.Fwknop, func(k *FwknopKeys) bool { return k != nil && (isLiteral(k.Encryption) || isLiteral(k.HMAC)) })
 }
 
