@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockclient"
+	"github.com/caddy-knock/caddy-knock/knockcore/sequence"
 )
 
 // knockFlags are the flags of commands that knock by datagram.
@@ -26,12 +27,15 @@ type knockFlags struct {
 	parts, retry           int
 	delay, openFor         time.Duration
 	both                   bool
+	sequenceFile           string
+	rawSYN                 bool
+	steps                  []sequence.Step
 	quiet, verbose, asJSON bool
 	frame                  bool
 }
 
 // datagramMethods are the methods of send, in the words of usage.
-const datagramMethods = "udp (the default), udp-seq, udp-passive, udp-passive-seq, pyknock or fwknop"
+const datagramMethods = "udp (the default), udp-seq, udp-passive, udp-passive-seq, pyknock, fwknop or port-sequence"
 
 func (f *knockFlags) add(cmd *cobra.Command) {
 	f.hmac.prefix = "hmac-"
@@ -49,6 +53,8 @@ func (f *knockFlags) add(cmd *cobra.Command) {
 	fs.BoolVar(&f.both, "both", false, "fail unless the knock went out over both IPv4 and IPv6")
 	fs.IntVar(&f.retry, "retry", 0, "knock `N` more times, each a fresh knock, against loss on the way")
 	fs.DurationVar(&f.delay, "delay", knockclient.DefaultInterval, "the time between the parts of a sequence, and between retries")
+	fs.StringVar(&f.sequenceFile, "sequence-file", "", "port-sequence: take the next sequence of `FILE`, and mark it as used")
+	fs.BoolVar(&f.rawSYN, "raw-syn", false, "port-sequence: knock by single packets instead of connections that are given up\n(Linux, CAP_NET_RAW)")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print errors only")
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "tell of each address on standard error")
 	fs.BoolVar(&f.asJSON, "json", false, "print one line of JSON")
@@ -84,7 +90,7 @@ func (a *app) resolveKnock(cmd *cobra.Command, t target, f *knockFlags) (*plan, 
 	if f.quiet && f.verbose {
 		return nil, usagef("-q and -v exclude each other")
 	}
-	byFlags := f.profile == "" && len(f.secretFlags.given(cmd)) > 0
+	byFlags := f.profile == "" && (len(f.secretFlags.given(cmd)) > 0 || len(f.steps) > 0 || f.sequenceFile != "")
 	profile := &knockclient.Profile{Client: t.user}
 	method, err := knockcore.ParseMethod(f.method)
 	if err != nil && f.method != "" || f.method != "" && !knockclient.IsDatagram(method) {

@@ -53,6 +53,12 @@ func (f *knockFlags) overrideKnock(cmd *cobra.Command, p *knockclient.Profile) (
 	if given("parts") {
 		k.Parts = f.parts
 	}
+	if len(f.steps) > 0 || f.sequenceFile != "" {
+		k.Steps, k.SequenceFile = f.steps, f.sequenceFile
+	}
+	if given("raw-syn") {
+		k.RawSYN = f.rawSYN
+	}
 	if given("frame") {
 		k.NoFrame = !f.frame
 	}

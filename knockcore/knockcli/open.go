@@ -61,7 +61,7 @@ func (a *app) open(cmd *cobra.Command, args []string, flags *knockFlags) error {
 		return usagef("neither the command line nor the profile says which port; give HOST:PORT")
 	}
 	opening := p.dialer.Opening
-	if opening.Knock.Method != knockcore.MethodPyknock {
+	if m := opening.Knock.Method; m != knockcore.MethodPyknock && m != knockcore.MethodPortSequence {
 		opening.Knock.Ports = p.ports
 	}
 	if err := opening.Knock.Validate(); err != nil {

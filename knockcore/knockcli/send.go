@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockclient"
+	"github.com/caddy-knock/caddy-knock/knockcore/sequence"
 )
 
 func (a *app) sendCommand() *cobra.Command {
@@ -20,13 +21,18 @@ func (a *app) sendCommand() *cobra.Command {
 		Use:   "send [--method METHOD] " + targetUsage + " [PORT|SERVICE]... [flags]",
 		Short: "Knock by datagram",
 		Long: `Knock at all addresses of a host by datagram: libknock's udp methods, pyknock or
-fwknop. Addresses that can't be reached are skipped. Nobody answers to a knock:
+fwknop; or by a sequence of ports. Addresses that can't be reached are skipped. Nobody answers to a knock:
 success means that the datagrams left.
 
 PORT is what to knock for, a number or the name of a service, with udp/ before it
 if it is not TCP: what stands behind HOST, else the profile's. Libknock's
 datagrams name one port each, so that several ports make several knocks. The UDP
 port that they go to is --knock-port. pyknock's datagrams name no port.
+
+With --method port-sequence, what stands behind HOST are the ports to knock at, in
+order: 7000 or tcp/7000, udp/8000, or as of knockd 8000:udp. --sequence-file takes
+them from a file of one-time sequences and keeps it in step. There is no client and
+no secret; a profile may hold the ports.
 
 Client and secrets come from a profile, as for connect. For pyknock, the secret is
 the pre-shared key; for fwknop the encryption key, beside --hmac-secret-file.
@@ -42,7 +48,8 @@ profile or secret that can't be used, 4 if no address could be knocked at.`,
   # for servers of other makes
   {cmd} send --method pyknock --secret-file alice.psk host.example.org
   {cmd} send --method fwknop --secret-file alice.key --hmac-secret-file alice.hmac \
-      --address 203.0.113.7 --open-for 1m alice@host.example.org tcp/22 udp/53`,
+      --address 203.0.113.7 --open-for 1m alice@host.example.org tcp/22 udp/53
+  {cmd} send --method port-sequence --delay 100ms host.example.org 7000 8000:udp 9000`,
 	}, cobra.MinimumNArgs(1), func(cmd *cobra.Command, args []string) error { return a.send(cmd, args, &flags, false) })
 	flags.add(cmd)
 	flags.addOpen(cmd)
@@ -75,10 +82,34 @@ func parseKnockTarget(text string) (target, error) {
 	return parseTarget([]string{text})
 }
 
+// takeSteps reads the steps of a port sequence.
+func (f *knockFlags) takeSteps(t target, args []string) error {
+	if t.port != "" {
+		return usagef("a port sequence stands behind the host: HOST PORT PORT...")
+	}
+	if len(args) > 0 && f.sequenceFile != "" {
+		return usagef("there are both ports and --sequence-file; keep one")
+	}
+	for _, text := range args {
+		step, err := sequence.ParseStep(text)
+		if err != nil {
+			return usageError(err)
+		}
+		f.steps = append(f.steps, step)
+	}
+	return nil
+}
+
 func (a *app) send(cmd *cobra.Command, args []string, flags *knockFlags, closing bool) error {
 	t, err := parseKnockTarget(args[0])
 	if err != nil {
 		return err
+	}
+	if flags.method == knockcore.MethodPortSequence.String() {
+		if err := flags.takeSteps(t, args[1:]); err != nil {
+			return err
+		}
+		args = args[:1]
 	}
 	p, err := a.resolveKnock(cmd, t, flags)
 	if err != nil {
@@ -104,6 +135,10 @@ func (a *app) send(cmd *cobra.Command, args []string, flags *knockFlags, closing
 		return usagef("closing by knock is not possible with method %s, only with pyknock; what it opened closes by itself", methodName(knock.Method))
 	case knock.Method == knockcore.MethodPyknock && len(args) > 1:
 		return usagef("pyknock names no port: the server knows what to open; leave out %s", strings.Join(args[1:], " "))
+	case knock.Method == knockcore.MethodPortSequence:
+		if len(args) > 1 {
+			return usagef("the profile knocks by port-sequence; give --method port-sequence with other steps")
+		}
 	case knock.Method != knockcore.MethodPyknock && len(knock.Ports) == 0:
 		return usagef("nothing says for which port to knock; give HOST:PORT, or PORT behind HOST")
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/sequence"
 	"github.com/caddy-knock/caddy-knock/knockcore/wire"
 )
 
@@ -31,8 +32,8 @@ const (
 // Knock is a knock by datagram: who knocks, how and for what. It is a plain
 // value: copy it as you like. Which fields count depends on the method.
 type Knock struct {
-	// Method is one of the four of libknock's datagrams, MethodPyknock or
-	// MethodFwknop; MethodNone means MethodUDP.
+	// Method is one of the four of libknock's datagrams, MethodPyknock, MethodFwknop
+	// or MethodPortSequence; MethodNone means MethodUDP.
 	Method knockcore.Method
 	// ClientID is the client's name: of libknock's datagrams.
 	ClientID string
@@ -72,6 +73,14 @@ type Knock struct {
 	// Copies is how often the knock is sent, each time as a fresh frame, against
 	// loss on the way; 0 means once.
 	Copies int
+	// Steps are the ports of a port sequence, in order, the same for every address
+	// of the host; SequenceFile names a file of sequences instead, each of which is
+	// marked as used when it has left.
+	Steps        []sequence.Step
+	SequenceFile string
+	// RawSYN sends the TCP steps of a port sequence as single packets, which needs
+	// Linux and CAP_NET_RAW. Otherwise they are connections that are given up at once.
+	RawSYN bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -85,7 +94,7 @@ func (k Knock) forTarget(cfg *Config, port uint16) Knock {
 	if k.Secret.IsZero() && k.method().CarriesSession() {
 		k.Secret = cfg.Secret
 	}
-	if len(k.Ports) == 0 && k.method() != knockcore.MethodPyknock {
+	if len(k.Ports) == 0 && k.method() != knockcore.MethodPyknock && k.method() != knockcore.MethodPortSequence {
 		k.Ports = []knockcore.PortRange{{Protocol: knockcore.TCP, Low: port, High: port}}
 	}
 	if k.Session == nil && k.method().CarriesSession() {
@@ -102,7 +111,7 @@ func CanClose(m knockcore.Method) bool { return m == knockcore.MethodPyknock }
 
 // IsDatagram reports whether the method is one that Knock can send.
 func IsDatagram(m knockcore.Method) bool {
-	return m.CarriesSession() || m == knockcore.MethodPyknock || m == knockcore.MethodFwknop
+	return m.CarriesSession() || m == knockcore.MethodPyknock || m == knockcore.MethodFwknop || m == knockcore.MethodPortSequence
 }
 
 func (k *Knock) method() knockcore.Method {
@@ -145,7 +154,10 @@ func (k *Knock) parts() int {
 // Validate reports the first thing wrong with the knock.
 func (k *Knock) Validate() error {
 	if !IsDatagram(k.method()) {
-		return fmt.Errorf("checking the knock: %v is no method of datagrams; expect udp, udp-seq, udp-passive, udp-passive-seq, pyknock or fwknop", k.Method)
+		return fmt.Errorf("checking the knock: %v is no method of knocking at a host; expect udp, udp-seq, udp-passive, udp-passive-seq, pyknock, fwknop or port-sequence", k.Method)
+	}
+	if k.method() == knockcore.MethodPortSequence {
+		return k.validateSteps()
 	}
 	problem := ""
 	switch {

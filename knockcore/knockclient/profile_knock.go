@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/sequence"
 	"github.com/caddy-knock/caddy-knock/knockcore/wire"
 )
 
@@ -37,7 +38,10 @@ import (
 //		"source": "192.0.2.1",
 //		"parts": 3,
 //		"interval": "80ms",
-//		"copies": 1
+//		"copies": 1,
+//		"sequence": ["tcp/7000", "udp/8000"],
+//		"sequence_file": "home.sequences",
+//		"raw_syn": true
 //	}
 type ProfileKnock struct {
 	// Method, Ports, User, OpenFor, Address, Parts, Interval and Copies are those
@@ -59,6 +63,11 @@ type ProfileKnock struct {
 	SecretFile, HMACSecretFile string
 	// HMAC is the digest of fwknop's HMAC; "" means sha256.
 	HMAC string
+	// Steps, SequenceFile and RawSYN are those of Knock; the file is relative to the
+	// profile's folder.
+	Steps        []sequence.Step
+	SequenceFile string
+	RawSYN       bool
 	// NoSession says that the frame does not carry the knock's session ID, NoFrame
 	// that there is no frame.
 	NoSession, NoFrame bool
@@ -84,6 +93,9 @@ type profileKnockJSON struct {
 	Parts          int              `json:"parts,omitempty"`
 	Interval       duration         `json:"interval,omitzero"`
 	Copies         int              `json:"copies,omitempty"`
+	Sequence       []string         `json:"sequence,omitempty"`
+	SequenceFile   string           `json:"sequence_file,omitempty"`
+	RawSYN         bool             `json:"raw_syn,omitempty"`
 }
 
 // ParseKnockSecret reads a key as text in the way of the method: a pyknock key
@@ -99,7 +111,10 @@ func (k *ProfileKnock) encode(text func(knockcore.Secret) string) *profileKnockJ
 	raw := &profileKnockJSON{
 		Method: k.Method, Host: k.Host, Port: k.Port, SecretFile: k.SecretFile, HMACSecretFile: k.HMACSecretFile, HMAC: k.HMAC,
 		User: k.User, OpenFor: duration(k.OpenFor), Address: k.Address, Source: k.Source, Parts: k.Parts,
-		Interval: duration(k.Interval), Copies: k.Copies,
+		Interval: duration(k.Interval), Copies: k.Copies, SequenceFile: k.SequenceFile, RawSYN: k.RawSYN,
+	}
+	for _, step := range k.Steps {
+		raw.Sequence = append(raw.Sequence, step.String())
 	}
 	for _, port := range k.Ports {
 		raw.Ports = append(raw.Ports, port.String())
@@ -126,7 +141,7 @@ func (raw *profileKnockJSON) decode(secret bool) (*ProfileKnock, error) {
 	k := &ProfileKnock{
 		Method: raw.Method, Host: raw.Host, Port: raw.Port, SecretFile: raw.SecretFile, HMACSecretFile: raw.HMACSecretFile, HMAC: raw.HMAC,
 		User: raw.User, OpenFor: time.Duration(raw.OpenFor), Address: raw.Address, Source: raw.Source, Parts: raw.Parts,
-		Interval: time.Duration(raw.Interval), Copies: raw.Copies,
+		Interval: time.Duration(raw.Interval), Copies: raw.Copies, SequenceFile: raw.SequenceFile, RawSYN: raw.RawSYN,
 		NoSession: raw.Session != nil && !*raw.Session, NoFrame: !secret,
 	}
 	if raw.Frame != nil {
@@ -142,6 +157,13 @@ func (raw *profileKnockJSON) decode(secret bool) (*ProfileKnock, error) {
 		}
 		k.Ports = append(k.Ports, port)
 	}
+	for _, text := range raw.Sequence {
+		step, err := sequence.ParseStep(text)
+		if err != nil {
+			return nil, fmt.Errorf("knock: %w", err)
+		}
+		k.Steps = append(k.Steps, step)
+	}
 	var err, hmacErr error
 	k.Secret, err = ParseKnockSecret(k.Method, raw.Secret)
 	k.HMACSecret, hmacErr = ParseKnockSecret(k.Method, raw.HMACSecret)
@@ -153,6 +175,9 @@ func (raw *profileKnockJSON) decode(secret bool) (*ProfileKnock, error) {
 
 // load reads the secrets that stand in files of their own.
 func (k *ProfileKnock) load(dir string) error {
+	if k.SequenceFile != "" && !filepath.IsAbs(k.SequenceFile) {
+		k.SequenceFile = filepath.Join(dir, k.SequenceFile)
+	}
 	parse := func(text string) (knockcore.Secret, error) { return ParseKnockSecret(k.Method, text) }
 	for path, secret := range map[string]*knockcore.Secret{k.SecretFile: &k.Secret, k.HMACSecretFile: &k.HMACSecret} {
 		if path == "" {
@@ -183,6 +208,7 @@ func (p *Profile) Opening() *Opening {
 		Knock: Knock{
 			Method: k.Method, ClientID: p.Client, Secret: k.Secret, Ports: k.Ports, Address: k.Address,
 			User: k.User, OpenFor: k.OpenFor, Parts: k.Parts, Interval: k.Interval, Copies: k.Copies,
+			Steps: k.Steps, SequenceFile: k.SequenceFile, RawSYN: k.RawSYN,
 		},
 		Sender: Sender{Source: k.Source}, Host: k.Host, Port: k.Port, NoSession: k.NoSession, NoFrame: k.NoFrame,
 		Timeout: p.ConnectTimeout,

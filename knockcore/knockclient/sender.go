@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
 )
 
 // ErrNotSent means that a knock could be sent to none of the server's addresses.
@@ -97,17 +99,26 @@ func (s *Sender) Send(ctx context.Context, host string, port uint16, k Knock) (*
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
-	v := volley{knock: k, session: k.newSession()}
-	defer v.close()
-	for _, addr := range addrs {
-		v.aim(ctx, s.Source, netip.AddrPortFrom(addr, port))
+	sent := new(Sent)
+	if k.method() == knockcore.MethodPortSequence {
+		if sent.Deliveries, err = s.step(ctx, addrs, &k); sent.Deliveries == nil {
+			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+		}
+	} else {
+		v := volley{knock: k, session: k.newSession()}
+		defer v.close()
+		for _, addr := range addrs {
+			v.aim(ctx, s.Source, netip.AddrPortFrom(addr, port))
+		}
+		err = v.fire(ctx)
+		sent.Session = v.session
+		for _, t := range v.targets {
+			sent.Deliveries = append(sent.Deliveries, t.Delivery)
+		}
 	}
-	err = v.fire(ctx)
-	sent := &Sent{Session: v.session}
 	var skipped error
 	var sent4, sent6 bool
-	for _, t := range v.targets {
-		sent.Deliveries = append(sent.Deliveries, t.Delivery)
+	for _, t := range sent.Deliveries {
 		switch {
 		case t.Err != nil:
 			skipped = errors.Join(skipped, fmt.Errorf("%v: %w", t.To, t.Err))
