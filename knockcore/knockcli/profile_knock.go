@@ -5,6 +5,7 @@ package knockcli
 
 import (
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,10 +34,10 @@ var profileKnockOptions = []string{
 func (f *profileKnockFlags) add(cmd *cobra.Command) {
 	f.secret.prefix, f.hmac.prefix = "knock-", "hmac-"
 	fs := cmd.Flags()
-	fs.StringVar(&f.method, "knock", "", "knock by this `method` before each connection: "+datagramMethods)
+	fs.StringVar(&f.method, "knock", "", "knock by this `method` before each connection:\n"+strings.Replace(datagramMethods, "udp-passive,", "udp-passive,\n", 1))
 	fs.StringVar(&f.host, "knock-host", "", "knock at this `HOST` (default: the server)")
 	fs.Uint16Var(&f.port, "knock-port", 0, "the UDP `port` to knock at (default 62201; pyknock 60120)")
-	fs.StringArrayVar(&f.ports, "knock-for", nil, "the `port` to knock for, as tcp/22; may be repeated (default: the one that you connect to)")
+	fs.StringArrayVar(&f.ports, "knock-for", nil, "the `port` to knock for, as tcp/22; may be repeated\n(default: the one that you connect to)")
 	fs.StringVar(&f.secret.file, "knock-secret-file", "", "read the key of pyknock or fwknop from `FILE`")
 	fs.StringVar(&f.secret.env, "knock-secret-env", "", "read the key of pyknock or fwknop from the environment variable `NAME`")
 	fs.StringVar(&f.hmac.file, "hmac-secret-file", "", "fwknop: read the HMAC key from `FILE`")

@@ -46,7 +46,7 @@ func TestProfileKnock(t *testing.T) {
 		"no HMAC":     {`{"client":"alice","knock":{"method":"fwknop","secret":"e"}}`, nil, "HMAC"},
 		"both":        {`{"client":"alice","knock":{"method":"pyknock","secret":"e","secret_file":"psk"}}`, nil, "keep one"},
 		"no file":     {`{"client":"alice","knock":{"method":"pyknock","secret_file":"nothing"}}`, nil, "does not exist"},
-		"frame":       {`{` + topSecret + `,"knock":{"method":"tcp-auth-frame-v1"}}`, nil, "no method of datagrams"},
+		"frame":       {`{` + topSecret + `,"knock":{"method":"tcp-auth-frame-v1"}}`, nil, "no method of knocking"},
 		"ports":       {`{` + topSecret + `,"knock":{"ports":["icmp/1"]}}`, nil, "unknown protocol"},
 		"unknown key": {`{` + topSecret + `,"knock":{"colour":"red"}}`, nil, "unknown field"},
 		"frame needs": {`{"client":"alice","knock":{"method":"pyknock","secret":"e","frame":true}}`, nil, "0 bytes"},
