@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -35,7 +36,8 @@ func firewallCommand() *cobra.Command {
 
 func firewallPrintCommand() *cobra.Command {
 	var file configFile
-	return file.flags(&cobra.Command{
+	var output string
+	cmd := file.flags(&cobra.Command{
 		Use:   "print [FIREWALL]",
 		Short: "Prints the rules that keep the services closed, for a boot unit",
 		Long: `
@@ -43,7 +45,7 @@ Prints the rules of the configuration without any window, for the firewall's own
 tool: with nftables, load them by "nft -f". Loaded before the network comes up,
 they keep the services closed until Caddy has started, which then takes them over.
 Keys of clients are not read. FIREWALL is needed only if there are several.`,
-		Example: `  caddy knock firewall print --config /etc/caddy/Caddyfile > /etc/caddy-knock.nft`,
+		Example: `  caddy knock firewall print --config /etc/caddy/Caddyfile --output /etc/caddy/knock/closed.nft`,
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			set, err := file.firewalls()
@@ -58,10 +60,30 @@ Keys of clients are not read. FIREWALL is needed only if there are several.`,
 			if err != nil {
 				return fmt.Errorf("firewall %s: %w", name, err)
 			}
+			if output != "" {
+				return replaceFile(output, text)
+			}
 			_, err = fmt.Fprint(cmd.OutOrStdout(), text)
 			return err
 		},
 	})
+	cmd.Flags().StringVarP(&output, "output", "o", "", "File to write, whole or not at all, instead of standard output")
+	return cmd
+}
+
+// replaceFile writes a file so that there is either the old one or the new one.
+func replaceFile(path, text string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // once it is renamed, there is none
+	_, err = f.WriteString(text)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return os.Rename(f.Name(), path)
 }
 
 func firewallRemoveCommand() *cobra.Command {
