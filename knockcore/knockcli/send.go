@@ -21,8 +21,8 @@ func (a *app) sendCommand() *cobra.Command {
 		Use:   "send [--method METHOD] " + targetUsage + " [PORT|SERVICE]... [flags]",
 		Short: "Knock by datagram",
 		Long: `Knock at all addresses of a host by datagram: libknock's udp methods, pyknock or
-fwknop; or by a sequence of ports. Addresses that can't be reached are skipped. Nobody answers to a knock:
-success means that the datagrams left.
+fwknop; or by a sequence of ports. Addresses that can't be reached are skipped.
+Nobody answers to a knock: success means that the datagrams left.
 
 PORT is what to knock for, a number or the name of a service, with udp/ before it
 if it is not TCP: what stands behind HOST, else the profile's. Libknock's
