@@ -118,6 +118,9 @@ func (h *Handler) set(ctx caddy.Context) (err error) {
 	if !h.app.Enabled(knockcore.MethodHTTP) {
 		return fmt.Errorf("method %v is not among the methods that are enabled", knockcore.MethodHTTP)
 	}
+	if len(h.Services) > 0 { // other proxies may ask /verify for these
+		h.app.Guards(knockapp.GuardAddress, h.Services...)
+	}
 	h.query = knockcore.NewQuery(h.Services, nil)
 	if h.allowed, err = knockapp.ParsePrefixes(h.AlwaysAllowed); err != nil {
 		return fmt.Errorf("always_allowed: %w", err)

@@ -52,6 +52,7 @@ func (m *Knocked) Provision(ctx caddy.Context) (err error) {
 	if m.app, err = knockapp.Of(ctx); err != nil {
 		return placed(m.At, err)
 	}
+	m.app.Guards(knockapp.GuardAddress, m.Services...)
 	m.query = knockcore.NewQuery(m.Services, m.Clients)
 	return placed(m.At, m.app.CheckNames(m.Services, m.Clients))
 }

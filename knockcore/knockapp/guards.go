@@ -55,7 +55,7 @@ func (a *App) warnUnguarded() {
 			a.logger.Warn("nothing takes the frame that must follow a knock to this service (require_session); add a layer4 route with `knock "+s.Name+"`, or leave require_session out",
 				zap.String("service", s.Name))
 		case s.Firewall == "" && how == 0:
-			a.logger.Warn("nothing guards this service: strangers reach it as if there were no knocking; add `firewall nftables` to it, a layer4 route with `knock "+s.Name+"`, or a matcher `knocked "+s.Name+"`",
+			a.logger.Warn("nothing guards this service: strangers reach it as if there were no knocking; add `firewall nftables` to it, a layer4 route with `knock "+s.Name+"`, or a matcher `knocked "+s.Name+"`; if another proxy asks /verify, name it in the HTTP handler `knock`",
 				zap.String("service", s.Name))
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	_ "github.com/caddy-knock/caddy-knock/httpknock"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -41,13 +42,18 @@ func TestRequireSession(t *testing.T) {
 	}
 }
 
+// site is a web site, to stand after the global options.
+func site(t *testing.T, lines string) string {
+	return fmt.Sprintf("---http://127.0.0.1:%d {\n%s\n}\n", apptest.FreePort(t), lines)
+}
+
 // TestUnguarded: what nothing guards is warned about at each load, and nothing
 // else.
 func TestUnguarded(t *testing.T) {
 	const frame = "layer4 {\n127.0.0.1:%d {\nroute {\nknock%s {\nadmit {\necho\n}\n}\n}\n}\n}\n"
 	const knocked = "layer4 {\n127.0.0.1:%d {\n@in knocked%s\nroute @in {\necho\n}\n}\n}\n"
 	for name, c := range map[string]struct {
-		service, layer4 string
+		service, config string // more of them, within the global options and after
 		want            []string
 	}{
 		"nothing":                {"", "", []string{"nothing guards this service"}},
@@ -56,13 +62,17 @@ func TestUnguarded(t *testing.T) {
 		"a frame for another":    {"", fmt.Sprintf(frame, apptest.FreePort(t), " other"), []string{"nothing guards this service"}},
 		"knocked":                {"", fmt.Sprintf(knocked, apptest.FreePort(t), " s"), nil},
 		"knocked by any":         {"", fmt.Sprintf(knocked, apptest.FreePort(t), ""), nil},
+		"knocked by HTTP":        {"", site(t, "@in knocked s\nrespond @in hello"), nil},
+		"asked by a proxy":       {"", site(t, "knock {\nservices s\n}"), nil},
+		"HTTP knocks alone":      {"", site(t, "knock"), []string{"nothing guards this service"}},
 		"a session and no frame": {"require_session", fmt.Sprintf(knocked, apptest.FreePort(t), " s"), []string{"nothing takes the frame"}},
 		"a session and a frame":  {"require_session", fmt.Sprintf(frame, apptest.FreePort(t), " s"), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
+			options, sites, _ := strings.Cut(c.config, "---")
 			log := filepath.Join(t.TempDir(), "log")
-			apptest.Load(t, "{\nadmin off\nlog {\noutput file "+log+"\n}\n"+c.layer4+"knock {\nservice s tcp/1 {\n"+c.service+
-				"\n}\nservice other tcp/2 {\n}\nsource udp 127.0.0.1:62999\nstore memory\n}\n}\n")
+			apptest.Load(t, "{\nadmin off\nlog {\noutput file "+log+"\n}\n"+options+"knock {\nservice s tcp/1 {\n"+c.service+
+				"\n}\nservice other tcp/2 {\n}\nsource udp 127.0.0.1:62999\nstore memory\n}\n}\n"+sites)
 			if err := caddy.Stop(); err != nil {
 				t.Fatal(err)
 			}
