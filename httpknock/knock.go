@@ -44,10 +44,10 @@ func (h *Handler) servePreflight(w http.ResponseWriter, _ *http.Request) {
 // serveKnock answers POST /knock.
 func (h *Handler) serveKnock(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	// Bodies that nobody reads are waited for, too, before the answer goes out.
-	control := http.NewResponseController(w)
-	if r.Body != nil && r.Body != http.NoBody && control.SetReadDeadline(start.Add(bodyTimeout)) == nil {
-		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	// The server waits for bodies that nobody reads, too, before the answer goes out;
+	// it sets the deadline anew for the next request.
+	if r.Body != nil && r.Body != http.NoBody {
+		_ = http.NewResponseController(w).SetReadDeadline(start.Add(bodyTimeout))
 	}
 	w.Header().Set("Access-Control-Allow-Origin", h.CORSOrigin)
 	w.Header().Set("Cache-Control", "no-store")
