@@ -65,6 +65,14 @@ type Troubled interface {
 	Trouble(w Window) error
 }
 
+// Cutter ends flows that were established while a grant lived.
+type Cutter interface {
+	// Cut ends the flows from the prefix to the service soon, but for those that
+	// State.Holds. It does not wait, and must not call the gatekeeper back from this
+	// goroutine.
+	Cut(prefix netip.Prefix, service *Service)
+}
+
 // ExitMode says what becomes of a firewall when we stop.
 type ExitMode uint8
 

@@ -29,6 +29,9 @@ type Config struct {
 	SessionWait time.Duration
 	// Firewalls are the firewalls by the names that services use.
 	Firewalls map[string]Firewall
+	// Cutter ends established flows where grants of services that cut end; nil
+	// means that nobody does.
+	Cutter Cutter
 	// Local reports addresses that no grant may be for: loopback, the host's own,
 	// bridge gateways. Nil allows all.
 	Local func(netip.Addr) bool

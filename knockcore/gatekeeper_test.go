@@ -409,7 +409,7 @@ func TestPrune(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer g.State().Track(grants[0], func() { close(cut) })()
+	defer g.State().Track(grants[0], netip.AddrPort{}, func() { close(cut) })()
 	for _, client := range []string{"alice", "bob"} {
 		if _, err := g.Admit(t.Context(), g.knock(client, nil)); err != nil {
 			t.Fatal(err)
@@ -425,7 +425,7 @@ func TestPrune(t *testing.T) {
 	<-cut
 	// Late: a stream that an older configuration admitted meanwhile.
 	late := make(chan struct{})
-	g.State().Track(&Grant{ID: NewGrantID(), Client: "alice", Service: "ssh"}, func() { close(late) })()
+	g.State().Track(&Grant{ID: NewGrantID(), Client: "alice", Service: "ssh"}, netip.AddrPort{}, func() { close(late) })()
 	<-late
 	if grants := g.State().Grants(nil); len(grants) != 1 || grants[0].Client != "bob" {
 		t.Errorf("left: %v", grants)
@@ -508,5 +508,55 @@ func BenchmarkAdmitFrame(b *testing.B) {
 			}
 			g.state.Store = NewMemoryStore(0)
 		}
+	}
+}
+
+// cutterFunc is a Cutter that is told.
+type cutterFunc func(netip.Prefix, *Service)
+
+func (f cutterFunc) Cut(p netip.Prefix, s *Service) { f(p, s) }
+
+// TestCutterIsTold: of grants of services that cut, when nobody may hold them any
+// more.
+func TestCutterIsTold(t *testing.T) {
+	var state *State
+	var cuts []string
+	g := newGateTest(t, func(c *Config) {
+		for i, s := range c.Services {
+			cutting := *s
+			cutting.CutOnExpire = !s.CloseAfterAuth
+			c.Services[i] = &cutting
+		}
+		c.Cutter = cutterFunc(func(p netip.Prefix, s *Service) {
+			inside := netip.AddrPortFrom(p.Addr(), 1)
+			cuts = append(cuts, fmt.Sprint(p, s.Name, state.Holds(s.Name, inside)))
+		})
+	})
+	state = g.State()
+	exact, err := g.GrantByHand(t.Context(), "alice", "ssh", netip.MustParsePrefix("203.0.113.9/32"), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wide, err := g.GrantByHand(t.Context(), "alice", "ssh", netip.MustParsePrefix("203.0.113.0/24"), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, grant := range []*Grant{exact, wide} {
+		if _, err := g.Revoke(t.Context(), grant.ID, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The first one is still covered by the second.
+	if want := "[203.0.113.9/32sshtrue 203.0.113.0/24sshfalse]"; fmt.Sprint(cuts) != want {
+		t.Errorf("%v, want %s", cuts, want)
+	}
+	remote := netip.MustParseAddrPort("[::ffff:203.0.113.9]:4444")
+	release := state.Track(&Grant{ID: NewGrantID(), Client: "alice", Service: "ssh", Scope: ScopeConnection}, remote, func() {})
+	if !state.Holds("ssh", netip.MustParseAddrPort("203.0.113.9:4444")) || state.Holds("ssh", netip.MustParseAddrPort("203.0.113.9:4445")) {
+		t.Error("admitted streams hold others, or not themselves")
+	}
+	release()
+	if state.Holds("ssh", remote) {
+		t.Error("a stream that ended holds on")
 	}
 }

@@ -25,6 +25,7 @@ type registry struct {
 	grants   map[GrantID]*record
 	equal    map[grantKey]GrantID     // address scope: one grant per key
 	targets  map[target][]GrantID     // address and session scope: who keeps a window open
+	lengths  map[prefixLength]int     // how many grants of a service have such a prefix
 	sessions map[sessionKey][]GrantID // session scope, oldest first
 	waiters  map[sessionKey][]chan struct{}
 	expiry   expiryHeap
@@ -44,6 +45,13 @@ type target struct {
 	service string
 }
 
+// prefixLength is a length that prefixes of a service's grants have.
+type prefixLength struct {
+	service string
+	v4      bool
+	bits    int
+}
+
 type grantKey struct {
 	target
 	client string
@@ -59,12 +67,17 @@ func newRegistry(table *Table, limit int) *registry {
 		grants:   make(map[GrantID]*record),
 		equal:    make(map[grantKey]GrantID),
 		targets:  make(map[target][]GrantID),
+		lengths:  make(map[prefixLength]int),
 		sessions: make(map[sessionKey][]GrantID),
 		waiters:  make(map[sessionKey][]chan struct{}),
 	}
 }
 
 func (g *Grant) target() target { return target{g.Prefix, g.Service} }
+
+func (g *Grant) prefixLength() prefixLength {
+	return prefixLength{g.Service, g.Prefix.Addr().Is4(), g.Prefix.Bits()}
+}
 
 func (g *Grant) sessionKey() sessionKey { return sessionKey{g.Client, g.Service} }
 
@@ -100,6 +113,7 @@ func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
 	}
 	r.methods[g.Method]++
 	r.targets[g.target()] = append(r.targets[g.target()], g.ID)
+	r.lengths[g.prefixLength()]++
 	switch g.Scope {
 	case ScopeAddress:
 		r.equal[key] = g.ID
@@ -146,6 +160,9 @@ func (r *registry) removeLocked(id GrantID) *Grant {
 // replacement overwrites it, unless it moves to another prefix).
 func (r *registry) unlink(g *Grant) {
 	dropID(r.targets, g.target(), g.ID)
+	if r.lengths[g.prefixLength()]--; r.lengths[g.prefixLength()] == 0 {
+		delete(r.lengths, g.prefixLength())
+	}
 	switch g.Scope {
 	case ScopeAddress:
 		delete(r.equal, grantKey{g.target(), g.Client, g.Scope})
@@ -196,6 +213,24 @@ func (r *registry) windowEnd(t target) time.Time {
 		}
 	}
 	return end
+}
+
+// holds reports whether a grant for the service covers the address.
+func (r *registry) holds(service string, addr netip.Addr, now Tick) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for l := range r.lengths {
+		if l.service != service || l.v4 != addr.Is4() {
+			continue
+		}
+		prefix, _ := addr.Prefix(l.bits)
+		for _, id := range r.targets[target{prefix, service}] {
+			if r.grants[id].at > now {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (r *registry) len() int {

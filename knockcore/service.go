@@ -139,6 +139,9 @@ func (s *Service) Validate() error {
 	if (s.Uses > 0 || s.CloseAfterAuth) && !s.RequireSession {
 		return fmt.Errorf("service %s: uses and close_after_auth count TCP frames that follow a knock: add require_session", s.Name)
 	}
+	if s.CutOnExpire && s.CloseAfterAuth {
+		return fmt.Errorf("service %s: close_after_auth ends the grant that on_expire cut would end the stream with: choose one of them", s.Name)
+	}
 	if s.OpenFor < 0 || s.MaxOpen < 0 {
 		return fmt.Errorf("service %s: times must not be negative", s.Name)
 	}

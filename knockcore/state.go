@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -117,6 +118,13 @@ func (s *State) Page(f func(*Grant) bool, after GrantID, limit int) (page []*Gra
 // Len is the number of live grants, those of admitted streams included.
 func (s *State) Len() int { return s.reg.len() + s.streams.len() }
 
+// Holds reports whether somebody at remote is in: a live grant for the service
+// covers the address, or it is the other end of an admitted stream.
+func (s *State) Holds(service string, remote netip.AddrPort) bool {
+	addr := plain(remote.Addr())
+	return s.reg.holds(service, addr, s.Table.Now()) || s.streams.has(service, netip.AddrPortFrom(addr, remote.Port()))
+}
+
 // Revoke ends a grant before its time, with its window if nobody else holds it,
 // and the stream that it admitted. It reports whether there was such a grant; a
 // firewall that can't close the window is an error.
@@ -145,6 +153,9 @@ func (g *Gatekeeper) finish(ctx context.Context, grant *Grant) error {
 		if fwErr := g.state.window(ctx, grant.target(), grant.Client, fw); fwErr != nil {
 			err = fmt.Errorf("%w: %w", ReasonFirewallError, fwErr)
 		}
+	}
+	if s := g.services[grant.Service]; s != nil && s.CutOnExpire && g.cfg.Cutter != nil {
+		g.cfg.Cutter.Cut(grant.Prefix, s)
 	}
 	return err
 }

@@ -32,7 +32,7 @@ type admitted struct {
 func track(gate *knockcore.Gatekeeper, conn net.Conn, peer *knockserver.Peer) (a *admitted, release func()) {
 	a = &admitted{peer: peer, cut: func() { _ = conn.Close() }}
 	grant := peer.Grant
-	untrack := gate.State().Track(grant, a.end)
+	untrack := gate.State().Track(grant, knockserver.AddrPortOf(conn.RemoteAddr()), a.end)
 	if s := gate.Service(grant.Service); s == nil || !s.CutOnExpire {
 		return a, untrack
 	}

@@ -256,7 +256,7 @@ func TestClientsFile(t *testing.T) {
 		}
 	}
 	cut := make(chan struct{})
-	defer gate.State().Track(&knockcore.Grant{ID: knockcore.NewGrantID(), Client: "carol", Service: "ssh", Scope: knockcore.ScopeConnection}, func() { close(cut) })()
+	defer gate.State().Track(&knockcore.Grant{ID: knockcore.NewGrantID(), Client: "carol", Service: "ssh", Scope: knockcore.ScopeConnection}, netip.AddrPort{}, func() { close(cut) })()
 
 	replace(content("dave", "erin"))
 	apptest.Await(t, "carol to be gone and erin to be there", func() bool { return !has("carol") && has("erin") && has("alice") })

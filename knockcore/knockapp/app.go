@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/cut"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockserver"
 	"github.com/caddy-knock/caddy-knock/knockcore/sequence"
 )
@@ -110,6 +111,9 @@ type App struct {
 	sources []*SourceConfig
 	open    runningSources
 	reading atomic.Pointer[[]*sharedSource] // those of open, for admin requests
+
+	cutter     *cut.Engine // nil if no service cuts
+	cutMissing error       // what it cannot do
 
 	started chan struct{} // closed when gate is set
 	gate    *knockcore.Gatekeeper
@@ -233,6 +237,7 @@ func (a *App) Start() (err error) {
 	if len(a.sources) > 0 {
 		a.config.Limits = sourceLimits()
 	}
+	a.startCutter(live.state)
 	gate, err := knockcore.NewGatekeeper(a.config, live.state)
 	if err != nil {
 		return err
@@ -291,6 +296,7 @@ func (a *App) Stop() error {
 	if a.gate != nil {
 		a.gate.Deactivate(context.Background())
 	}
+	a.stopCutter()
 	err = errors.Join(err, a.stopFirewalls())
 	if live := a.live.Swap(nil); live != nil {
 		err = errors.Join(err, releaseLive(live))

@@ -68,7 +68,7 @@ func (g *Guard) admit(ctx context.Context, raw net.Conn) (*knockcore.Gatekeeper,
 // track keeps a connection on the books until release is called: it is closed if
 // its grant is revoked, or over and its service wants that.
 func track(gate *knockcore.Gatekeeper, grant *knockcore.Grant, raw net.Conn) (release func()) {
-	untrack := gate.State().Track(grant, func() { _ = raw.Close() })
+	untrack := gate.State().Track(grant, AddrPortOf(raw.RemoteAddr()), func() { _ = raw.Close() })
 	if s := gate.Service(grant.Service); s == nil || !s.CutOnExpire {
 		return untrack
 	}
