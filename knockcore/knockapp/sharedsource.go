@@ -83,6 +83,11 @@ func (s *sharedSource) health() error {
 	if err := s.failed.Load(); err != nil {
 		return *err
 	}
+	if c, ok := s.source.(interface{ Check(context.Context) error }); ok {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return c.Check(ctx)
+	}
 	return nil
 }
 

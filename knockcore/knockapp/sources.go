@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -41,9 +42,13 @@ type SourceConfig struct {
 	// Passive says that the inputs are source.Passive: they see packets on their
 	// way, TCP as well as UDP, as far as the kernel lets Watch through.
 	Passive bool
-	// Watch is what doors want to see (doorFilter) and what the methods need; the
-	// app fills it in before inputs open.
-	Watch source.Filter
+	// Watch, Drop, Interfaces and Targets are as in source.Watching. Watch begins as the
+	// ports that the configuration lists; the app adds what the methods need and what
+	// doors want to see (doorFilter) before inputs open.
+	Watch      source.Filter
+	Drop       []knockcore.PortRange
+	Interfaces []string
+	Targets    []netip.Prefix
 }
 
 // SourceInput is one source of packets. It outlives configurations: those that
@@ -73,7 +78,6 @@ func (a *App) loadSources(ctx caddy.Context, cfg *knockcore.Config) error {
 	if err != nil {
 		return fmt.Errorf("loading source modules: %w", err)
 	}
-	var inputs []SourceInput
 	for _, mod := range mods.([]any) {
 		converter, ok := mod.(SourceConverter)
 		if !ok {
@@ -87,23 +91,16 @@ func (a *App) loadSources(ctx caddy.Context, cfg *knockcore.Config) error {
 			return fmt.Errorf("source %s: %w", s.label(), err)
 		}
 		if s.Passive {
-			s.Watch = append(s.Watch, s.knockFilter(cfg.Services)...)
-			if s.Dispatch.Methods.Has(knockcore.MethodPortSequence) {
-				s.Watch = append(s.Watch, a.doorFilter()...)
-			}
-			s.Watch = s.Watch.Simplify()
-			if err := s.Watch.Validate(); err != nil {
+			if err := s.watch(a, cfg.Services); err != nil {
 				return fmt.Errorf("source %s: %w", s.label(), err)
 			}
 		}
-		for _, in := range s.Inputs {
-			in.Reach.Methods = s.Dispatch.Methods
-			for _, other := range inputs {
-				if in.Reach.Overlaps(other.Reach) {
-					return fmt.Errorf("source %s would get the packets of source %s: give each address to one source, with all its methods", in.Label, other.Label)
-				}
+		for i := range s.Inputs {
+			before := *s
+			before.Inputs = s.Inputs[:i]
+			if other := s.inTheWay(&s.Inputs[i], slices.Concat(a.sources, []*SourceConfig{&before})); other != nil {
+				return fmt.Errorf("source %s would get the packets of source %s: give each address to one source, with all its methods", s.Inputs[i].Label, other.Label)
 			}
-			inputs = append(inputs, in)
 		}
 		a.sources = append(a.sources, s)
 	}
@@ -131,7 +128,7 @@ func (s *SourceConfig) narrow(cfg *knockcore.Config) error {
 	if _, err := wire.NewUDPSequences(s.Sequence); err != nil {
 		return err
 	}
-	return s.Dispatch.Validate(cfg.Services)
+	return s.Dispatch.Validate(cfg.Services, cfg.Keyring)
 }
 
 func (s *SourceConfig) label() string {
@@ -146,6 +143,9 @@ func (a *App) window() time.Duration {
 	window := time.Duration(a.TimeWindow)
 	for _, s := range a.sources {
 		window = max(window, s.Dispatch.PyknockWindow, s.Dispatch.FwknopWindow)
+		if s.Dispatch.Methods&synMethods != 0 {
+			window = max(window, source.SYNWindow(s.Dispatch.SYN.SlotSeconds))
+		}
 	}
 	return window
 }
@@ -158,6 +158,7 @@ const stopTimeout = 5 * time.Second
 type runningSources struct {
 	shared    []*sharedSource
 	sequences []string
+	release   []func() error // of passive sources
 	detach    []func()
 	queues    []*source.Queue
 }
@@ -182,6 +183,13 @@ func (a *App) startSources(gate *knockcore.Gatekeeper) error {
 				return err
 			}
 			a.open.shared = append(a.open.shared, shared)
+			if passive, ok := shared.source.(source.Passive); ok {
+				release, err := passive.Watch(cfg.watching())
+				if err != nil {
+					return err
+				}
+				a.open.release = append(a.open.release, release)
+			}
 			s.shared = append(s.shared, shared)
 		}
 		if len(s.shared) == 0 && missing != nil {
@@ -195,7 +203,9 @@ func (a *App) startSources(gate *knockcore.Gatekeeper) error {
 		if s.cfg.Passive && dispatch.Methods.Has(knockcore.MethodPortSequence) {
 			dispatch.Doors = a.doorPackets(gate)
 		}
+		dispatch.SYNSequences = a.acquireSYNSequences(s.cfg)
 		dispatcher := source.NewDispatcher(dispatch, gate)
+		a.open.detach = append(a.open.detach, prepare(dispatcher))
 		queue := source.NewQueue(source.QueueConfig{
 			Size: s.cfg.Queue, Workers: s.cfg.Workers, Limits: gate.Limits(),
 			InOrder: dispatcher.InOrder, Handle: dispatcher.Handle,
@@ -242,6 +252,9 @@ func (a *App) stopSources() error {
 	open := a.open
 	a.open = runningSources{}
 	var errs []error
+	for _, release := range open.release {
+		errs = append(errs, release())
+	}
 	// A source that nobody else uses puts what it has still got into our queue.
 	for _, s := range slices.Backward(open.shared) {
 		_, err := openSources.Delete(s.key)

@@ -32,7 +32,11 @@ type inspection struct {
 	hintNone bool
 	hmac     knockcore.Secret // of fwknop
 	hmacType string
-	frame    []byte
+	// Of crafted SYNs: the slot's length, part (-1 for any) and number of parts.
+	slot         time.Duration
+	index, total int
+	legacy       bool
+	frame        []byte
 }
 
 // inspector is how frames of a method are looked into.
@@ -51,6 +55,7 @@ type inspector struct {
 var (
 	inspectTCPFrames = inspector{inspectTCP, knockcore.ParseSecret, []string{"client", "secret", "port"}, knockcore.DefaultWindow}
 	inspectDatagrams = inspector{inspectDatagram, knockcore.ParseSecret, []string{"client", "secret", "port"}, knockcore.DefaultWindow}
+	inspectSYNs      = inspector{inspectSYN, knockcore.ParseSecret, []string{"client", "secret", "port"}, knockcore.DefaultWindow}
 
 	inspectors = map[knockcore.Method]inspector{
 		knockcore.MethodFrameV1:       inspectTCPFrames,
@@ -59,6 +64,8 @@ var (
 		knockcore.MethodUDPSeq:        inspectDatagrams,
 		knockcore.MethodUDPPassive:    inspectDatagrams,
 		knockcore.MethodUDPPassiveSeq: inspectDatagrams,
+		knockcore.MethodTCPSYN:        inspectSYNs,
+		knockcore.MethodTCPSYNSeq:     inspectSYNs,
 		knockcore.MethodPyknock:       {inspectPyknock, wire.ParsePyknockKey, []string{"secret"}, wire.DefaultPyknockWindow},
 		knockcore.MethodFwknop:        {inspectFwknop, wire.ParseFwknopKey, []string{"secret"}, fwknopWindow},
 	}
@@ -76,6 +83,9 @@ type inspectFlags struct {
 	verbose              bool
 	secret               string
 	hmacSecret, hmac     string
+	slot                 time.Duration
+	index, total         int
+	legacy               bool
 }
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -100,8 +110,12 @@ packet "address", "ports", "timeout_s", "user", "message_type" and "nat". They
 name no client and no protected port, so that only --secret is needed, which is
 the pre-shared key, or fwknop's encryption key beside --hmac-secret.
 
+Of tcp-syn and tcp-syn-seq, HEX is the IP packet of one SYN. It is looked for in
+the slot of --at and the ones before and after; there are "slot", "source" and the
+fields of TCP, and of a sequence "index" and "total".
+
 Methods are tcp-auth-frame-v1, tcp-auth-envelope-v2, udp, udp-seq, udp-passive,
-udp-passive-seq, pyknock and fwknop; a frame made for another one is refused.
+udp-passive-seq, tcp-syn, tcp-syn-seq, pyknock and fwknop; a frame made for another one is refused.
 Reasons are those of the server's log and metrics: malformed, unsupported,
 unknown_client (the frame fits no secret of this client and port), auth_failed
 (its hint does, but nothing else), wrong_port, wrong_method, stale, future.
@@ -127,6 +141,10 @@ Replays, and what the server's policy allows, can't be known here.`,
 	fs.Int64Var(&flags.at, "at", 0, "the server's clock in `UNIX_MS` (default now)")
 	fs.DurationVar(&flags.window, "window", knockcore.DefaultWindow, "by how much the frame's time may differ, both ends\nincluded; 1m for pyknock and 2m for fwknop if not given")
 	fs.StringVar(&flags.hint, "hint", knockclient.HintModeRoute, "hint `mode` of envelopes v2: route-hint or none")
+	fs.DurationVar(&flags.slot, "slot", knockclient.DefaultSlot, "tcp-syn, tcp-syn-seq: how long a knock is the same")
+	fs.IntVar(&flags.index, "index", -1, "tcp-syn-seq: refuse all but this `part`, counted from 0")
+	fs.IntVar(&flags.total, "total", wire.DefaultSequenceLength, "tcp-syn-seq: the `number` of parts, 2 to 5")
+	fs.BoolVar(&flags.legacy, "legacy", false, "tcp-syn-seq: know also the parts that libknock's predecessor sends")
 	fs.BoolVarP(&flags.verbose, "verbose", "v", false, "tell more of a refusal on standard error")
 	return cmd
 }
@@ -159,6 +177,12 @@ func (a *app) inspect(cmd *cobra.Command, args []string, flags *inspectFlags) er
 	if flags.hmac != "" && wire.ValidateFwknopKeys(fwknopKeysOf(flags.hmac)) != nil {
 		return usagef("fwknop has no HMAC digest %q; expect md5, sha1, sha256, sha384, sha512, sha3_256 or sha3_512", flags.hmac)
 	}
+	switch {
+	case flags.slot < time.Second || flags.slot%time.Second != 0:
+		return usagef("--slot has whole seconds")
+	case flags.total < wire.MinSYNSequence || flags.total > wire.MaxSYNSequence:
+		return usagef("--total is %d to %d", wire.MinSYNSequence, wire.MaxSYNSequence)
+	}
 	if flags.window < 0 {
 		return usagef("--window can't be negative")
 	}
@@ -184,6 +208,7 @@ func (a *app) inspect(cmd *cobra.Command, args []string, flags *inspectFlags) er
 	in := inspection{
 		method: method, port: flags.port, at: flags.at, window: flags.window, hintNone: hintNone,
 		hmac: hmacSecret, hmacType: flags.hmac,
+		slot: flags.slot, index: flags.index, total: flags.total, legacy: flags.legacy,
 		client: &knockcore.Client{ID: flags.client, Secrets: []knockcore.Secret{secret}},
 	}
 	if !cmd.Flags().Changed("at") {

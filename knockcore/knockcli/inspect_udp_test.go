@@ -183,11 +183,11 @@ func TestInspectDatagramNegativeVectors(t *testing.T) {
 
 func TestInspectDatagramUsage(t *testing.T) {
 	for args, want := range map[string]string{
-		"--method pyknock 00":                               "--secret is missing",
-		"--method udp --secret x --client a 00":             "--port is missing",
-		"--method fwknop --secret x --hmac crc32 00":        "no HMAC digest",
-		"--method pyknock --secret x --window -1s 00":       "negative",
-		"--method tcp-syn --secret x --client a --port 1 0": "does not know",
+		"--method pyknock 00":                            "--secret is missing",
+		"--method udp --secret x --client a 00":          "--port is missing",
+		"--method fwknop --secret x --hmac crc32 00":     "no HMAC digest",
+		"--method pyknock --secret x --window -1s 00":    "negative",
+		"--method http --secret x --client a --port 1 0": "does not know",
 	} {
 		runIn(t, "", append([]string{"inspect"}, strings.Fields(args)...)...).want(t, 2, want)
 	}

@@ -25,7 +25,7 @@ type knockFlags struct {
 	source                 string
 	knockPort              uint16
 	parts, retry           int
-	delay, openFor         time.Duration
+	delay, openFor, slot   time.Duration
 	both                   bool
 	sequenceFile           string
 	rawSYN                 bool
@@ -35,7 +35,7 @@ type knockFlags struct {
 }
 
 // datagramMethods are the methods of send, in the words of usage.
-const datagramMethods = "udp (the default), udp-seq, udp-passive, udp-passive-seq, pyknock, fwknop or port-sequence"
+const datagramMethods = "udp (the default), udp-seq, udp-passive, udp-passive-seq, tcp-syn, tcp-syn-seq, pyknock, fwknop or port-sequence"
 
 func (f *knockFlags) add(cmd *cobra.Command) {
 	f.hmac.prefix = "hmac-"
@@ -69,7 +69,8 @@ func (f *knockFlags) addOpen(cmd *cobra.Command) {
 	fs.StringVar(&f.digest, "hmac", "sha256", "fwknop: the `digest` of the HMAC")
 	fs.StringVar(&f.user, "user", "", "fwknop: the `name` in the packet (default: the client)")
 	fs.DurationVar(&f.openFor, "open-for", 0, "fwknop: ask to open for so long (default: the server's choice)")
-	fs.IntVar(&f.parts, "parts", 3, "the `number` of parts of a sequence, 2 to 8, as the server expects")
+	fs.DurationVar(&f.slot, "slot", knockclient.DefaultSlot, "tcp-syn, tcp-syn-seq: how long a knock is the same,\nas the server expects")
+	fs.IntVar(&f.parts, "parts", 3, "the `number` of parts of a sequence, 2 to 8 (tcp-syn-seq: to 5), as the\nserver expects")
 }
 
 // plan is what knockFlags, the target and a profile amount to.
@@ -99,7 +100,7 @@ func (a *app) resolveKnock(cmd *cobra.Command, t target, f *knockFlags) (*plan, 
 	if f.client != "" {
 		profile.Client = f.client
 	}
-	if !byFlags || method == knockcore.MethodNone || method.CarriesSession() {
+	if !byFlags || method == knockcore.MethodNone || knockclient.UsesSecret(method) {
 		if profile, err = a.findProfile(t, &f.authFlags, byFlags); err != nil {
 			return nil, err
 		}
@@ -110,7 +111,7 @@ func (a *app) resolveKnock(cmd *cobra.Command, t target, f *knockFlags) (*plan, 
 	}
 	profile.Knock = &knock
 	if method != knockcore.MethodNone && method != knock.Method {
-		if !method.CarriesSession() || !knock.Method.CarriesSession() {
+		if !knockclient.UsesSecret(method) || !knockclient.UsesSecret(knock.Method) {
 			knock.Secret, knock.HMACSecret = knockcore.Secret{}, knockcore.Secret{} // those of the other method
 		}
 		knock.Method = method
@@ -129,6 +130,9 @@ func (a *app) resolveKnock(cmd *cobra.Command, t target, f *knockFlags) (*plan, 
 		return nil, usagef("neither the command line nor the profile says which host; give HOST")
 	}
 	p.dialer = knockclient.Dialer{Base: &net.Dialer{Timeout: profile.ConnectTimeout}, Config: profile.Config(), Opening: profile.Opening()}
+	if cmd.Flags().Changed("slot") {
+		p.dialer.Opening.Knock.Slot = f.slot
+	}
 	p.network = "tcp"
 	sender := &p.dialer.Opening.Sender
 	sender.BothFamilies = f.both
@@ -183,7 +187,7 @@ func (a *app) knockSecrets(cmd *cobra.Command, f *knockFlags, profile *knockclie
 	}
 	switch {
 	case secret.IsZero():
-	case knock.Method == knockcore.MethodNone || knock.Method.CarriesSession():
+	case knock.Method == knockcore.MethodNone || knockclient.UsesSecret(knock.Method):
 		profile.Secret, knock.Secret = secret, knockcore.Secret{}
 	default:
 		knock.Secret = secret

@@ -186,7 +186,7 @@ func (a *app) profileAdd(cmd *cobra.Command, name string, flags *authFlags, knoc
 	if profile.Secret, err = a.secret(cmd, &flags.secretFlags); err != nil {
 		return err
 	}
-	if k := profile.Knock; k != nil && !k.Method.CarriesSession() && profile.Secret.IsZero() {
+	if k := profile.Knock; k != nil && !knockclient.UsesSecret(k.Method) && profile.Secret.IsZero() {
 		k.NoFrame = true
 	}
 	if profile.Secret.IsZero() && needsSecret(profile) {

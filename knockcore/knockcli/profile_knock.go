@@ -98,5 +98,5 @@ func (f *profileKnockFlags) apply(a *app, cmd *cobra.Command, p *knockclient.Pro
 
 // needsSecret reports whether the profile has a use for a libknock secret.
 func needsSecret(p *knockclient.Profile) bool {
-	return p.Knock == nil || !p.Knock.NoFrame || p.Knock.Method.CarriesSession()
+	return p.Knock == nil || !p.Knock.NoFrame || knockclient.UsesSecret(p.Knock.Method)
 }

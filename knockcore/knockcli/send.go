@@ -19,10 +19,12 @@ func (a *app) sendCommand() *cobra.Command {
 	var flags knockFlags
 	cmd := a.command(cobra.Command{
 		Use:   "send [--method METHOD] " + targetUsage + " [PORT|SERVICE]... [flags]",
-		Short: "Knock by datagram",
+		Short: "Knock by datagram, or by a crafted SYN",
 		Long: `Knock at all addresses of a host by datagram: libknock's udp methods, pyknock or
-fwknop; or by a sequence of ports. Addresses that can't be reached are skipped.
-Nobody answers to a knock: success means that the datagrams left.
+fwknop; by a sequence of ports; or, with libknock's tcp-syn methods, by SYNs that
+look like the beginning of a connection to PORT, for which Linux wants CAP_NET_RAW
+(root, or once "setcap cap_net_raw=+ep" on this program). Addresses that can't be
+reached are skipped. Nobody answers to a knock: success means that it left.
 
 PORT is what to knock for, a number or the name of a service, with udp/ before it
 if it is not TCP: what stands behind HOST, else the profile's. Libknock's
@@ -44,6 +46,9 @@ profile or secret that can't be used, 4 if no address could be knocked at.`,
 
   # a sequence of four parts, sent twice
   {cmd} send --method udp-seq --parts 4 --retry 1 alice@ssh.example.org ssh https
+
+  # to a port that is closed: nothing shows that it was more than a try
+  sudo {cmd} send --method tcp-syn --profile ssh alice@ssh.example.org:22
 
   # for servers of other makes
   {cmd} send --method pyknock --secret-file alice.psk host.example.org

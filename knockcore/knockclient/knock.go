@@ -32,8 +32,10 @@ const (
 // Knock is a knock by datagram: who knocks, how and for what. It is a plain
 // value: copy it as you like. Which fields count depends on the method.
 type Knock struct {
-	// Method is one of the four of libknock's datagrams, MethodPyknock, MethodFwknop
-	// or MethodPortSequence; MethodNone means MethodUDP.
+	// Method is one of the four of libknock's datagrams, MethodTCPSYN or
+	// MethodTCPSYNSeq (crafted SYNs to the protected port, for which this process
+	// needs CAP_NET_RAW on Linux), MethodPyknock, MethodFwknop or MethodPortSequence;
+	// MethodNone means MethodUDP.
 	Method knockcore.Method
 	// ClientID is the client's name: of libknock's datagrams.
 	ClientID string
@@ -67,6 +69,10 @@ type Knock struct {
 	// Parts is the number of parts of a sequence, 2 to 8, which the server must
 	// be set to; 0 means 3.
 	Parts int
+	// Slot is how long a crafted SYN of tcp-syn or tcp-syn-seq is the same, in whole
+	// seconds, as the server is set; 0 means DefaultSlot. One knock of a client counts
+	// in each slot, so that copies within one do not matter.
+	Slot time.Duration
 	// Interval is the time between the parts of a sequence and between copies; 0
 	// means DefaultInterval, negative none.
 	Interval time.Duration
@@ -91,7 +97,7 @@ func (k Knock) forTarget(cfg *Config, port uint16) Knock {
 	if k.ClientID == "" {
 		k.ClientID = cfg.ClientID
 	}
-	if k.Secret.IsZero() && k.method().CarriesSession() {
+	if k.Secret.IsZero() && UsesSecret(k.method()) {
 		k.Secret = cfg.Secret
 	}
 	if len(k.Ports) == 0 && k.method() != knockcore.MethodPyknock && k.method() != knockcore.MethodPortSequence {
@@ -109,9 +115,10 @@ func (k Knock) forTarget(cfg *Config, port uint16) Knock {
 // CanClose reports whether knocks of the method can also close what they opened.
 func CanClose(m knockcore.Method) bool { return m == knockcore.MethodPyknock }
 
-// IsDatagram reports whether the method is one that Knock can send.
+// IsDatagram reports whether the method is one that Knock can send: a datagram, or
+// a crafted SYN.
 func IsDatagram(m knockcore.Method) bool {
-	return m.CarriesSession() || m == knockcore.MethodPyknock || m == knockcore.MethodFwknop || m == knockcore.MethodPortSequence
+	return UsesSecret(m) || m == knockcore.MethodPyknock || m == knockcore.MethodFwknop || m == knockcore.MethodPortSequence
 }
 
 func (k *Knock) method() knockcore.Method {
@@ -136,7 +143,7 @@ func (k *Knock) interval() time.Duration {
 }
 
 func (k *Knock) isSequence() bool {
-	return k.method() == knockcore.MethodUDPSeq || k.method() == knockcore.MethodUDPPassiveSeq
+	return k.method() == knockcore.MethodUDPSeq || k.method() == knockcore.MethodUDPPassiveSeq || k.method() == knockcore.MethodTCPSYNSeq
 }
 
 // parts is the number of datagrams of one knock.
@@ -154,7 +161,7 @@ func (k *Knock) parts() int {
 // Validate reports the first thing wrong with the knock.
 func (k *Knock) Validate() error {
 	if !IsDatagram(k.method()) {
-		return fmt.Errorf("checking the knock: %v is no method of knocking at a host; expect udp, udp-seq, udp-passive, udp-passive-seq, pyknock, fwknop or port-sequence", k.Method)
+		return fmt.Errorf("checking the knock: %v is no method of knocking at a host; expect udp, udp-seq, udp-passive, udp-passive-seq, tcp-syn, tcp-syn-seq, pyknock, fwknop or port-sequence", k.Method)
 	}
 	if k.method() == knockcore.MethodPortSequence {
 		return k.validateSteps()
@@ -165,11 +172,17 @@ func (k *Knock) Validate() error {
 		problem = fmt.Sprintf("%v can't close; what it opened closes by itself", k.method())
 	case k.Copies < 0 || k.Copies > MaxCopies:
 		problem = fmt.Sprintf("copies are 1 to %d, not %d", MaxCopies, k.Copies)
+	case k.method() == knockcore.MethodTCPSYNSeq && k.Parts > wire.MaxSYNSequence:
+		problem = fmt.Sprintf("a tcp-syn-seq knock has %d to %d parts, not %d", wire.MinSYNSequence, wire.MaxSYNSequence, k.Parts)
+	case k.Slot < 0 || k.Slot%time.Second != 0 || k.Slot != 0 && !k.isSYN():
+		problem = "a slot has whole seconds, and only tcp-syn and tcp-syn-seq have one"
+	case k.isSYN() && k.Secret.IsZero():
+		problem = fmt.Sprintf("%v needs the client's secret", k.method())
 	case k.Parts != 0 && (k.Parts < wire.MinUDPSequence || k.Parts > wire.MaxUDPSequence):
 		problem = fmt.Sprintf("a sequence has %d to %d parts, not %d", wire.MinUDPSequence, wire.MaxUDPSequence, k.Parts)
-	case k.method().CarriesSession() && k.Address.IsValid():
+	case UsesSecret(k.method()) && k.Address.IsValid():
 		problem = fmt.Sprintf("%v opens for the address that it comes from; pyknock and fwknop can name another", k.method())
-	case k.method().CarriesSession() && len(k.Ports) == 0:
+	case UsesSecret(k.method()) && len(k.Ports) == 0:
 		problem = fmt.Sprintf("%v needs the protected port", k.method())
 	case k.method() == knockcore.MethodPyknock && k.Secret.IsZero():
 		problem = "pyknock needs its pre-shared key"
@@ -179,10 +192,13 @@ func (k *Knock) Validate() error {
 	if problem != "" {
 		return errors.New("checking the knock: " + problem)
 	}
-	if k.method().CarriesSession() {
+	if UsesSecret(k.method()) {
 		if err := knockcore.ValidateID(k.ClientID); err != nil {
 			return fmt.Errorf("checking the knock's client ID: %w", err)
 		}
+	}
+	if k.isSYN() {
+		return nil
 	}
 	// The rest shows when a frame is made.
 	local := netip.IPv4Unspecified()

@@ -26,7 +26,7 @@ func (k *Knock) newSession() []byte {
 
 // portsOfFrames lists the port of each frame that makes up the knock.
 func (k *Knock) portsOfFrames() []uint16 {
-	if !k.method().CarriesSession() {
+	if !UsesSecret(k.method()) {
 		return []uint16{0} // one datagram says it all
 	}
 	var ports []uint16
@@ -43,6 +43,7 @@ type shot struct {
 	sequenceID [16]byte
 	session    []byte
 	local      netip.Addr // of the route to the server
+	slot       int64      // of a crafted SYN
 }
 
 // seal makes one fresh datagram.

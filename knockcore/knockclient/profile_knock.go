@@ -217,7 +217,7 @@ func (p *Profile) Opening() *Opening {
 	case m == knockcore.MethodFwknop:
 		o.Knock.Secret = knockcore.Secret{}
 		o.Knock.Fwknop = knockcore.FwknopKeys{Encryption: k.Secret, HMAC: k.HMACSecret, HMACType: k.HMAC}
-	case m.CarriesSession() && k.Secret.IsZero():
+	case UsesSecret(m) && k.Secret.IsZero():
 		o.Knock.Secret = p.Secret
 	}
 	return o

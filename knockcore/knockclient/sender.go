@@ -81,7 +81,7 @@ func SendUDP(ctx context.Context, host string, port uint16, k Knock) (*Sent, err
 }
 
 // Send knocks at every address of the host; port is the UDP port, 0 means the
-// method's default. Addresses that can't be reached from here are skipped. The
+// method's default; crafted SYNs go to the protected ports. Addresses that can't be reached from here are skipped. The
 // parts of a sequence leave in the order of their index.
 //
 // Nothing is ever answered, so that no error means only that the datagrams left.
@@ -94,6 +94,9 @@ func (s *Sender) Send(ctx context.Context, host string, port uint16, k Knock) (*
 	}
 	if port == 0 {
 		port = k.udpPort()
+	}
+	if k.isSYN() {
+		port = k.Ports[0].Low
 	}
 	addrs, err := s.resolve(ctx, host)
 	if err != nil {

@@ -24,6 +24,7 @@ type volley struct {
 type aimed struct {
 	Delivery
 	conn  *net.UDPConn
+	raw   *rawConn // instead of conn, for crafted SYNs
 	local netip.Addr
 }
 
@@ -42,6 +43,10 @@ func (v *volley) aim(ctx context.Context, source netip.Addr, to netip.AddrPort) 
 		}
 		bind = netip.AddrPortFrom(t.local, 0).String()
 	} else if t.local, t.Err = routeFrom(ctx, network, to); t.Err != nil {
+		return
+	}
+	if v.knock.isSYN() {
+		t.raw, t.Err = dialRaw(to.Addr())
 		return
 	}
 	conn, err := new(net.ListenConfig).ListenPacket(ctx, network, bind)
@@ -67,6 +72,9 @@ func (v *volley) close() {
 		if t.conn != nil {
 			_ = t.conn.Close()
 		}
+		if t.raw != nil {
+			t.raw.close()
+		}
 	}
 }
 
@@ -78,6 +86,7 @@ func (v *volley) fire(ctx context.Context) error {
 	}
 	parts := v.knock.parts()
 	var ids map[sequence][16]byte
+	var slot int64
 	for i := range parts * max(v.knock.Copies, 1) {
 		if i > 0 {
 			if err := pause(ctx, v.knock.interval()); err != nil {
@@ -86,6 +95,7 @@ func (v *volley) fire(ctx context.Context) error {
 		}
 		if i%parts == 0 {
 			ids = make(map[sequence][16]byte) // a copy is another sequence
+			slot = v.knock.slot()
 		}
 		for _, t := range v.targets {
 			for _, port := range v.knock.portsOfFrames() {
@@ -94,7 +104,7 @@ func (v *volley) fire(ctx context.Context) error {
 					_, _ = rand.Read(id[:]) // never fails: see crypto/rand
 					ids[sequence{t, port}] = id
 				}
-				t.send(&v.knock, &shot{port: port, index: i % parts, sequenceID: id, session: v.session, local: t.local})
+				t.send(&v.knock, &shot{port: port, index: i % parts, sequenceID: id, session: v.session, local: t.local, slot: slot})
 			}
 		}
 	}
@@ -106,8 +116,13 @@ func (t *aimed) send(k *Knock, s *shot) {
 	if t.Err != nil {
 		return
 	}
-	b, err := k.seal(s)
-	if err == nil {
+	var b []byte
+	var err error
+	if t.raw != nil {
+		if b, err = k.synPacket(s, t.To.Addr()); err == nil {
+			err = t.raw.send(b)
+		}
+	} else if b, err = k.seal(s); err == nil {
 		_, err = t.conn.WriteToUDPAddrPort(b, t.To)
 	}
 	if err != nil {

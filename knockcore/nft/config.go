@@ -53,6 +53,10 @@ type Config struct {
 	// and removes elements there and has no table and no rule of its own. A set
 	// holds ipv4_addr or ipv6_addr and has flag timeout.
 	Sets []SetRef
+	// Log, if not empty, makes the table one that hands packets to readers of NFLOG
+	// and does nothing else: Setup takes no services, and packets are seen whatever
+	// is decided about them later, by the gate or by others.
+	Log []LogRule
 	// Protect makes the kernel refuse changes of our table by others while we
 	// live, so that even `nft flush ruleset` leaves no gap (Linux 6.9 and later;
 	// elsewhere Setup fails). An operator then cannot change the table by hand
@@ -169,11 +173,19 @@ func (c Config) Validate() error {
 		}
 	}
 	for _, name := range c.Interfaces {
-		if stem := strings.TrimSuffix(name, "*"); stem == "" || len(stem) > 15 || strings.ContainsAny(stem, "*\" \t\n\\") {
-			return fmt.Errorf("interface %q: expect the name of a device, perhaps with a trailing *", name)
+		if err := ValidateInterface(name); err != nil {
+			return err
 		}
 	}
 	for _, r := range c.Sets {
+		if err := r.validate(); err != nil {
+			return err
+		}
+	}
+	if len(c.Log) > 0 && len(c.Sets) > 0 {
+		return errors.New("sets of the operator's do not log")
+	}
+	for _, r := range c.Log {
 		if err := r.validate(); err != nil {
 			return err
 		}
@@ -188,6 +200,14 @@ func (c Config) Warnings() []string {
 	}
 	if c.hook() == HookInput {
 		return []string{"hook input cannot gate ports that the host forwards by destination NAT, such as those published by Docker: they stay open to everybody; use hook prerouting"}
+	}
+	return nil
+}
+
+// ValidateInterface checks the name of a device, which may end in * for any ending.
+func ValidateInterface(name string) error {
+	if stem := strings.TrimSuffix(name, "*"); stem == "" || len(stem) > 15 || strings.ContainsAny(stem, "*\" \t\n\\") {
+		return fmt.Errorf("interface %q: expect the name of a device, perhaps with a trailing *", name)
 	}
 	return nil
 }

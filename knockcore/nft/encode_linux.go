@@ -80,6 +80,9 @@ func (e encoder) rule(c *nftables.Chain, r rule) (*nftables.Rule, error) {
 	if r.counter != "" {
 		exprs = append(exprs, &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: r.counter})
 	}
+	if r.log != nil {
+		exprs = append(exprs, r.log.expr())
+	}
 	more, err := e.verdict(r.then)
 	if err != nil {
 		return nil, err
@@ -107,6 +110,16 @@ func (e encoder) match(m match) ([]expr.Any, error) {
 			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlagsOffset, Len: 1},
 			&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 1, Mask: []byte{tcpSynAck}, Xor: []byte{0}},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: []byte{tcpSyn}}), nil
+	case matchNotInterface:
+		data := append([]byte(m.name), make([]byte, unix.IFNAMSIZ-len(m.name))...)
+		return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: data}}, nil
+	case matchFlags:
+		return append(protocol(knockcore.TCP),
+			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlagsOffset, Len: 1},
+			&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 1, Mask: []byte{m.mask}, Xor: []byte{0}},
+			equal([]byte{m.want})), nil
+	case matchOwn:
+		return []expr.Any{&expr.Fib{Register: reg1, FlagDADDR: true, ResultADDRTYPE: true}, equal(nativeU32(unix.RTN_LOCAL))}, nil
 	case matchState:
 		bit := expr.CtStateBitESTABLISHED
 		if m.state == ctInvalid {

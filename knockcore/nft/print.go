@@ -52,7 +52,7 @@ func (rs *ruleset) write(b *strings.Builder) {
 	for _, c := range rs.chains {
 		fmt.Fprintf(b, "\tchain %s {\n", c.name)
 		if c.hook != "" {
-			fmt.Fprintf(b, "\t\ttype filter hook %s priority %d; policy accept;\n", c.hook, priority)
+			fmt.Fprintf(b, "\t\ttype filter hook %s priority %d; policy accept;\n", c.hook, c.priority)
 		}
 		for _, r := range c.rules {
 			fmt.Fprintf(b, "\t\t%s\n", r.text())
@@ -85,6 +85,9 @@ func (r rule) text() string {
 	}
 	if r.counter != "" {
 		parts = append(parts, "counter name "+r.counter)
+	}
+	if r.log != nil {
+		parts = append(parts, r.log.text())
 	}
 	parts = append(parts, r.then.text())
 	if r.comment != "" {

@@ -40,15 +40,17 @@ func (s setSpec) timed() bool { return s.kind != kindMark }
 
 type chain struct {
 	name string
-	// hook is set for the base chain.
-	hook  Hook
-	rules []rule
+	// hook and priority are set for the base chain.
+	hook     Hook
+	priority int
+	rules    []rule
 }
 
 // rule is: when all matches hold, count, then decide.
 type rule struct {
 	when    []match
 	counter string
+	log     *logTo
 	then    verdict
 	comment string
 }
@@ -79,6 +81,12 @@ type (
 		set string
 		v6  bool
 	}
+	// matchFlags: the TCP flags under the mask are as wanted.
+	matchFlags struct{ mask, want uint8 }
+	// matchNotInterface: it came in on another device.
+	matchNotInterface struct{ name string }
+	// matchOwn: it is addressed to one host, and that is this one.
+	matchOwn struct{}
 	// matchPorts: the destination port is in the range.
 	matchPorts struct{ ports knockcore.PortRange }
 )

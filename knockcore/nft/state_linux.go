@@ -140,7 +140,7 @@ func (c chain) chain(table *nftables.Table) *nftables.Chain {
 	}
 	accept := nftables.ChainPolicyAccept
 	out.Type, out.Policy = nftables.ChainTypeFilter, &accept
-	out.Hooknum, out.Priority = nftables.ChainHookPrerouting, nftables.ChainPriorityRef(priority)
+	out.Hooknum, out.Priority = nftables.ChainHookPrerouting, nftables.ChainPriorityRef(nftables.ChainPriority(c.priority))
 	if c.hook == HookInput {
 		out.Hooknum = nftables.ChainHookInput
 	}

@@ -4,6 +4,7 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -26,6 +27,12 @@ const (
 // besides the standard ones.
 func build(cfg Config, services []*knockcore.Service, groups []group) (*ruleset, error) {
 	rs := &ruleset{table: cfg.table()}
+	if len(cfg.Log) > 0 {
+		if len(services) > 0 {
+			return nil, errors.New("a table that logs gates nothing: give the services another one")
+		}
+		return rs.logOnly(cfg), nil
+	}
 	rs.sets = append(rs.sets, setSpec{markerSet, kindMark, markerComment})
 	if slices.ContainsFunc(services, func(s *knockcore.Service) bool { return s.CutOnExpire }) {
 		rs.sets = append(rs.sets, setSpec{keptSet4, kindConn4, ""}, setSpec{keptSet6, kindConn6, ""})
@@ -59,7 +66,7 @@ func build(cfg Config, services []*knockcore.Service, groups []group) (*ruleset,
 	}
 
 	parts := classes(services)
-	base := chain{name: baseChain, hook: cfg.hook()}
+	base := chain{name: baseChain, hook: cfg.hook(), priority: priority}
 	base.rules = append(base.rules, rule{when: []match{matchInterface{"lo"}}})
 	for _, name := range cfg.Interfaces {
 		base.rules = append(base.rules, rule{when: []match{matchInterface{name}}, then: to(portsChain)})

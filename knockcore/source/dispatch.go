@@ -48,6 +48,15 @@ type DispatchConfig struct {
 	// Sequences puts the parts of sequence methods together. It is shared by all
 	// sources and configurations that mean the same sequences; nil refuses them.
 	Sequences *wire.UDPSequences
+	// SYN describes tcp-syn and tcp-syn-seq; what it has in common with other methods
+	// (Keyring, Methods, Ports) is filled in.
+	SYN wire.SYNIndexConfig
+	// SYNSequences puts the parts of tcp-syn-seq together, and is shared as Sequences
+	// is.
+	SYNSequences *wire.SYNSequences
+	// KnockPorts, if not empty, are the UDP ports that knocks come to; what comes to
+	// others is only shown to Doors.
+	KnockPorts []knockcore.PortRange
 	// PyknockWindow is by how much the time of a pyknock datagram may differ from
 	// the clock, 0 for wire.DefaultPyknockWindow.
 	PyknockWindow time.Duration
@@ -63,8 +72,9 @@ type DispatchConfig struct {
 	Doors func(ctx context.Context, p *Packet)
 }
 
-// Validate reports the first thing wrong with the configuration.
-func (c *DispatchConfig) Validate(services []*knockcore.Service) error {
+// Validate reports the first thing wrong with the configuration, for these
+// services and clients.
+func (c *DispatchConfig) Validate(services []*knockcore.Service, keyring *knockcore.Keyring) error {
 	switch {
 	case c.Methods == 0:
 		return errors.New("no method is accepted")
@@ -74,6 +84,13 @@ func (c *DispatchConfig) Validate(services []*knockcore.Service) error {
 		return fmt.Errorf("a frame has %d bytes at most here, not %d", MaxPayload, c.MaxFrame)
 	case c.PyknockWindow < 0 || c.FwknopWindow < 0:
 		return errors.New("a time window must not be negative")
+	}
+	if c.Methods&synMethods != 0 {
+		syn := c.SYN
+		syn.Keyring, syn.Methods, syn.Ports = keyring, c.Methods, ProtectedPorts(services)
+		if _, err := wire.NewSYNIndex(syn, time.Now()); err != nil {
+			return err
+		}
 	}
 	for _, name := range c.PyknockServices {
 		if !slices.ContainsFunc(services, func(s *knockcore.Service) bool { return s.Name == name }) {
@@ -103,6 +120,7 @@ type rings struct {
 	of      *knockcore.Keyring
 	pyknock *wire.PyknockKeys
 	fwknop  *wire.FwknopKeys
+	syn     *wire.SYNIndex
 }
 
 // NewDispatcher makes a dispatcher for a valid configuration.
@@ -131,7 +149,7 @@ func (d *Dispatcher) keys() *rings {
 	ring = d.gate.Keyring()
 	keys := d.rings.Load()
 	if keys == nil || keys.of != ring {
-		keys = &rings{ring, wire.NewPyknockKeys(ring), wire.NewFwknopKeys(ring)}
+		keys = &rings{ring, wire.NewPyknockKeys(ring), wire.NewFwknopKeys(ring), d.synIndex(ring)}
 		d.rings.Store(keys)
 	}
 	return keys
@@ -148,12 +166,22 @@ func (d *Dispatcher) Handle(ctx context.Context, p *Packet) { _ = d.Decide(ctx, 
 
 // Decide is Handle that tells what it told the gatekeeper's observer: nil if the
 // knock was admitted, or is part of one whose other parts are still missing.
+//
+// Of TCP packets and of packets to other ports that are no knocks the observer
+// hears nothing.
 func (d *Dispatcher) Decide(ctx context.Context, p *Packet) error {
 	if d.cfg.Doors != nil {
 		d.cfg.Doors(ctx, p)
 	}
 	if p.Protocol == knockcore.TCP {
-		return knockcore.ReasonUnknownClient
+		err := d.syn(ctx, p)
+		if limits := d.gate.Limits(); err == nil && limits != nil {
+			limits.Good(p.From.Addr(), p.At)
+		}
+		return err
+	}
+	if !d.mayKnock(p) {
+		return knockcore.ReasonMalformed
 	}
 	method := d.methodOf(p.Payload)
 	var err error
@@ -174,6 +202,16 @@ func (d *Dispatcher) Decide(ctx context.Context, p *Packet) error {
 		limits.Charge(p.From.Addr(), anyMethod, p.At)
 	}
 	return err
+}
+
+// mayKnock reports whether datagrams to the packet's port are knocks at all.
+func (d *Dispatcher) mayKnock(p *Packet) bool {
+	if len(d.cfg.KnockPorts) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(d.cfg.KnockPorts, func(r knockcore.PortRange) bool {
+		return r.Low <= p.To.Port() && p.To.Port() <= r.High
+	})
 }
 
 // keyedCheckFailed reports whether the packet looks like a knock, so that it cost

@@ -85,7 +85,7 @@ func newGuard(t testing.TB, s setup) *guard {
 			t.Fatal(err)
 		}
 	}
-	if err := s.dispatch.Validate(s.services); err != nil {
+	if err := s.dispatch.Validate(s.services, ring); err != nil {
 		t.Fatal(err)
 	}
 	g.Dispatcher = NewDispatcher(s.dispatch, g.gate)

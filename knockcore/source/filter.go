@@ -7,7 +7,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
+	"sync"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 )
@@ -108,10 +111,59 @@ func (t FilterTest) contains(o FilterTest) bool {
 		t.Mask&^o.Mask == 0 && o.Want&t.Mask == t.Want
 }
 
+// Watching is what one configuration wants to see of a passive source.
+type Watching struct {
+	// Filter says which packets.
+	Filter Filter
+	// Drop are ports whose packets are also dropped, where the source can.
+	Drop []knockcore.PortRange
+	// Interfaces are the names of the devices by which they come in; a trailing *
+	// stands for any ending. Empty means all but loopback.
+	Interfaces []string
+	// Targets are addresses besides those of this host to which they may go.
+	Targets []netip.Prefix
+}
+
 // Passive is a Source that watches packets on their way, whoever they are for.
 type Passive interface {
 	Source
-	// Watch lets through what passes the filter, besides what the filters of other
-	// calls let through, until it is released.
-	Watch(f Filter) (release func() error, err error)
+	// Watch lets through what is to be seen, besides what other calls want to see,
+	// until it is released.
+	Watch(w Watching) (release func() error, err error)
+}
+
+// watchers are the configurations that use a passive source.
+type watchers struct {
+	mu    sync.Mutex
+	list  []*Watching
+	apply func([]*Watching) error // called with the lock held
+}
+
+// Watch implements Passive.
+func (s *watchers) Watch(w Watching) (release func() error, err error) {
+	if err := w.Filter.Validate(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append(s.list, &w)
+	if err := s.apply(s.list); err != nil {
+		s.list = s.list[:len(s.list)-1]
+		return nil, err
+	}
+	return sync.OnceValue(func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.list = slices.DeleteFunc(s.list, func(o *Watching) bool { return o == &w })
+		return s.apply(s.list)
+	}), nil
+}
+
+// MatchesInterface reports whether the name of a device is one of those listed, in
+// which a trailing * stands for any ending.
+func MatchesInterface(list []string, name string) bool {
+	return slices.ContainsFunc(list, func(want string) bool {
+		stem, wild := strings.CutSuffix(want, "*")
+		return name == want || wild && strings.HasPrefix(name, stem)
+	})
 }

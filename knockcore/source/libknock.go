@@ -4,6 +4,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -88,7 +89,7 @@ func (d *Dispatcher) spend(ctx context.Context, k knockcore.Knock) error {
 	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
 	defer cancel()
 	n := knockcore.Nonce{Key: k.Replay, Client: k.Client.ID, Time: k.Time}
-	return d.gate.State().Store.Spend(ctx, n, d.gate.Now(), d.gate.Window())
+	return d.gate.State().Store.Spend(ctx, n, d.gate.Now(), cmp.Or(k.Window, d.gate.Window()))
 }
 
 // named makes a refusal of err that names the client.
