@@ -132,7 +132,10 @@ func (s *Store) renew() error {
 		return s.horizonErr
 	}
 	s.snapshotErr, s.begun = nil, 0
-	s.journalBytes, s.snapshotBytes = 0, size
+	// What was filled meanwhile is not in the snapshot: it counts towards the next,
+	// which may be due at once.
+	s.journalBytes, s.snapshotBytes = s.journalBytes-s.begunBytes, size
+	notify(s.work)
 	s.snapshots++
 	s.snapshotTook = time.Since(begin)
 	return nil
@@ -155,7 +158,7 @@ func (s *Store) beginGeneration() (err error) {
 		s.fail(err)
 		return err
 	}
-	s.begun = next.gen
+	s.begun, s.begunBytes = next.gen, s.journalBytes
 	return nil
 }
 

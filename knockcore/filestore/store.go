@@ -51,6 +51,7 @@ type Store struct {
 	horizonErr    error
 	snapshotErr   error
 	journalBytes  int64 // in segments that were filled since the snapshot
+	begunBytes    int64 // of these, what that snapshot will hold
 	snapshotBytes int64
 	snapshots     uint64
 	snapshotTook  time.Duration
