@@ -52,7 +52,7 @@ var rules = []struct {
 		forbidden: []string{module + "/l4knock", module + "/firewallmod"},
 	},
 	{ // engines never import Caddy
-		packages:  []string{"l4knock/internal/..."},
+		packages:  []string{"l4knock/internal/...", "firewallmod/internal/..."},
 		forbidden: heavy,
 	},
 }

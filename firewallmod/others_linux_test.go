@@ -1,0 +1,93 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package firewallmod_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/netlab"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
+)
+
+// newGateOf is newGate with another firewall than nftables.
+func newGateOf(t *testing.T, firewall, options string) *gate {
+	t.Helper()
+	g := newHost(t, options)
+	g.text = strings.ReplaceAll(g.text, "firewall nftables", "firewall "+firewall)
+	g.write(g.text)
+	g.start()
+	return g
+}
+
+// TestOtherFirewalls runs the built Caddy with the firewalls that are not ours:
+// windows follow grants, a reload changes nothing, a flush is mended, and what is
+// open when Caddy is killed runs out.
+func TestOtherFirewalls(t *testing.T) {
+	for firewall, flush := range map[string][]string{
+		"iptables": {"iptables", "-w", "-F"},
+		"ipset":    {"ip6tables", "-w", "-F"},
+	} {
+		t.Run(firewall, func(t *testing.T) {
+			for _, name := range append([]string{"ipset"}, flush[0]) {
+				program.Need(t, name)
+			}
+			testOtherFirewall(newGateOf(t, firewall, "on_exit remove"), flush)
+		})
+	}
+}
+
+func testOtherFirewall(g *gate, flush []string) {
+	g.shut("at first")
+	id4, id6 := g.grant("192.0.2.2", "10m"), g.grant("2001:db8:1::/64", "10m")
+	open := func(when string) {
+		g.Helper()
+		for _, network := range []string{"tcp", "udp"} {
+			for _, to := range []string{"192.0.2.1:2222", "[2001:db8:1::1]:2222"} {
+				if state := g.alice.Expect(network, to, netlab.Open); state != netlab.Open {
+					g.Errorf("%s: %s %s is %s for alice", when, network, to, state)
+				}
+			}
+			for _, to := range []string{"198.51.100.1:2222", "[2001:db8:2::1]:2222"} {
+				if state := g.stranger.Expect(network, to, netlab.Filtered); state == netlab.Open {
+					g.Errorf("%s: %s %s is open for the stranger", when, network, to)
+				}
+			}
+		}
+	}
+	open("after the knock")
+	g.write(strings.Replace(g.text, "level INFO", "level WARN", 1))
+	g.host.Run(program.Caddy(g.T), "reload", "--config", g.file, "--address", g.admin)
+	open("after a reload")
+	g.host.Run(flush...)
+	g.lab.Eventually(20*time.Second, "the gate to stand again", func() bool {
+		_, body := g.call(http.MethodGet, "/metrics", "")
+		return strings.Contains(body, "caddy_knock_firewall_heals_total 1")
+	})
+	open("after a flush")
+	for _, id := range []string{id4, id6} {
+		if status, body := g.call(http.MethodDelete, "/knock/grants?id="+id, ""); status != http.StatusOK || !strings.Contains(body, `"revoked":1`) {
+			g.Fatalf("revoking: %d %s", status, body)
+		}
+	}
+	g.shut("after revoking")
+	g.grant("192.0.2.2", "3s")
+	g.alice.Expect("tcp", "192.0.2.1:2222", netlab.Open)
+	g.caddy.Kill()
+	g.lab.Eventually(20*time.Second, "the window to end without Caddy", func() bool {
+		return g.alice.Probe("tcp", "192.0.2.1:2222") != netlab.Open
+	})
+	g.shut("after kill -9")
+	g.start()
+	g.shut("after another start")
+	if status, body := g.call(http.MethodPost, "/stop", ""); status != http.StatusOK {
+		g.Fatal(status, body)
+	}
+	<-g.caddy.Ended
+	if state := g.stranger.Expect("tcp", "198.51.100.1:2222", netlab.Open); state != netlab.Open {
+		g.Errorf("after on_exit remove the port is %s", state)
+	}
+}
