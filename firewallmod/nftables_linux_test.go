@@ -21,8 +21,6 @@ import (
 	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 )
 
-func TestMain(m *testing.M) { program.Main(m) }
-
 // gate is a built Caddy that guards a host in a namespace, and two other hosts.
 type gate struct {
 	*testing.T
@@ -42,6 +40,7 @@ func newGate(t *testing.T, options string) *gate {
 // newHost is a gate whose Caddy does not run yet.
 func newHost(t *testing.T, options string) *gate {
 	t.Helper()
+	t.Parallel()
 	netlab.Need(t, "nft")
 	g := &gate{T: t, lab: netlab.New(t), dir: t.TempDir(), admin: "127.0.0.1:2019"}
 	g.host, g.alice, g.stranger = g.lab.NS("host"), g.lab.NS("alice"), g.lab.NS("stranger")

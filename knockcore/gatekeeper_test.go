@@ -452,6 +452,35 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// TestRestoreLate: a grant that runs out while its window is being opened again
+// keeps nobody from starting.
+func TestRestoreLate(t *testing.T) {
+	store := NewMemoryStore(0)
+	g := newGateTest(t, nil)
+	g.state = NewState(store, 0)
+	if _, err := g.Admit(t.Context(), g.knock("alice", func(k *Knock) { k.Length = time.Hour })); err != nil {
+		t.Fatal(err)
+	}
+	start, looks := time.Now(), 0
+	next := newGateTest(t, func(c *Config) {
+		c.Now = func() time.Time { // it ends between the first look at the clock and the second
+			if looks++; looks == 1 {
+				return start
+			}
+			return start.Add(2 * time.Hour)
+		}
+	})
+	next.state = NewState(store, 0)
+	next.fw.fail = errors.New("the window is over already")
+	looks = 0
+	if n, err := next.Restore(t.Context()); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+	if left, _ := store.Grants(t.Context()); len(left) != 0 {
+		t.Errorf("%d grants are kept", len(left))
+	}
+}
+
 func TestUsedSessionStaysUsed(t *testing.T) {
 	store := NewMemoryStore(0)
 	noWait := func(c *Config) { c.SessionWait = -1 }

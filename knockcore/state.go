@@ -250,18 +250,23 @@ func (g *Gatekeeper) prune(ctx context.Context) (revoked int) {
 }
 
 // Restore makes the grants live that the store kept from a former process, with
-// their windows. Grants that could not be made now are deleted.
+// their windows. Grants that could not be made now, or are over, are deleted.
 func (g *Gatekeeper) Restore(ctx context.Context) (restored int, err error) {
 	grants, err := g.state.Store.Grants(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("reading kept grants: %w", err)
 	}
 	for _, grant := range grants {
-		if !g.mayStand(grant) {
+		over := func() bool { return !grant.Expires.After(g.cfg.Now()) }
+		if !g.mayStand(grant) || over() {
 			_ = g.state.Store.DeleteGrant(ctx, grant.ID)
 			continue
 		}
 		if _, err := g.state.enter(ctx, grant, g.firewall(grant.Service), 0); err != nil {
+			if over() { // meanwhile, so that no window opened
+				_ = g.state.Store.DeleteGrant(ctx, grant.ID)
+				continue
+			}
 			return restored, fmt.Errorf("restoring a grant of client %s for service %s: %w", grant.Client, grant.Service, err)
 		}
 		restored++
