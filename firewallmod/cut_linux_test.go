@@ -71,9 +71,10 @@ func TestCutResets(t *testing.T) {
 	}
 	g.grant("192.0.2.2", "2s")
 	g.reset(g.hold("192.0.2.1:2222"), "expired")
-	if _, metrics := g.call(http.MethodGet, "/metrics", ""); !strings.Contains(metrics, `caddy_knock_flows_cut_total{what="socket"} 2`) {
-		t.Error("the metrics do not count 2 sockets")
-	}
+	g.lab.Eventually(20*time.Second, "the metrics to count 2 sockets", func() bool { // counted after the reset
+		_, metrics := g.call(http.MethodGet, "/metrics", "")
+		return strings.Contains(metrics, `caddy_knock_flows_cut_total{what="socket"} 2`)
+	})
 	// Drain, after a reload.
 	g.write(strings.Replace(g.text, "on_expire cut", "on_expire drain", 1))
 	g.host.Run(program.Caddy(t), "reload", "--config", g.file, "--address", g.admin)
