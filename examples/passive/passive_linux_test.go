@@ -126,7 +126,7 @@ func (s *site) knock(args ...string) {
 func (s *site) answers(fn func()) (lines []string) {
 	s.Helper()
 	cmd := s.alice.Command(context.Background(), "tcpdump", "-n", "-l", "--immediate-mode", "-i", "eth0", "-Q", "in",
-		"not arp and not (icmp6 and ip6[40] >= 133 and ip6[40] <= 137)")
+		"(dst host 192.0.2.2 or dst host 2001:db8::2) and not arp and not (icmp6 and ip6[40] >= 133 and ip6[40] <= 137)")
 	dump := program.Start(s.T, cmd)
 	dump.Await(s.T, "tcpdump", func() bool { return strings.Contains(dump.Log.String(), "listening on") })
 	fn()
