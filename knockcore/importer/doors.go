@@ -107,7 +107,7 @@ func (c *doors) recognize() {
 	for _, d := range c.list {
 		d.opens = parseRule(d.start, guarded)
 		d.closes = parseRule(d.stop, guarded)
-		if _, _, ok := parseNftSet(d.start, addressHolder); ok && d.opens == nil {
+		if _, _, _, ok := parseNftSet(d.start, addressHolder); ok && d.opens == nil {
 			d.startNote = append(d.startNote, "todo: with --port tcp/22, if that is what the set guards, this becomes a service whose windows the kernel ends")
 		}
 		if d.opens == nil || d.opens.six || d.opens.drop || d.stop != nil && !d.closes.undoes(d.opens) && d.opens.add {
@@ -124,6 +124,9 @@ func (c *doors) recognize() {
 	for _, d := range c.list {
 		if d.opens != nil && d.opens.add {
 			d.service = c.serviceOf(d.opens.ports)
+			if !d.ends && d.opens.timeout > 0 {
+				d.ends, d.openFor = true, d.opens.timeout
+			}
 			for _, r := range []*rule{d.opens, parseRule(d.start6, guarded)} {
 				if r != nil && r.set != "" && !slices.Contains(c.sets, r.set) {
 					c.sets = append(c.sets, r.set)
@@ -252,7 +255,7 @@ func (c *doors) weaknesses(w *writer, d *door) {
 func (c *doors) effects(w *writer, d *door) {
 	switch {
 	case d.service != "" && d.opens.add:
-		notes := []string{"was: " + strings.Join(d.start, " ")}
+		notes := []string{"was: " + original(d.start)}
 		if d.opens.iface != "" {
 			notes = append(notes, "changed: on all interfaces, not on "+d.opens.iface+" only")
 		}
@@ -267,7 +270,7 @@ func (c *doors) effects(w *writer, d *door) {
 			w.line([]string{"changed: it was open until somebody closed it; now it ends by itself"}, "open_for", "8h")
 		}
 	case d.service != "":
-		w.line([]string{"was: " + strings.Join(d.start, " ")}, "service", d.service)
+		w.line([]string{"was: " + original(d.start)}, "service", d.service)
 		w.line(nil, "close")
 	case d.start == nil && d.stop == nil && !d.startSet6:
 		w.note("It runs nothing: it is only logged, and the matcher `knocked` finds the address for service door:" + d.name + ".")
@@ -352,6 +355,11 @@ func duration(d time.Duration) string {
 		}
 	}
 	return s
+}
+
+// original writes a command as it was.
+func original(argv []string) string {
+	return strings.ReplaceAll(strings.Join(argv, " "), addressHolder, "%IP%")
 }
 
 func stepTexts(steps []sequence.Step) []string {

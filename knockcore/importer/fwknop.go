@@ -5,7 +5,9 @@ package importer
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,11 +97,7 @@ func Fwknop(b []byte, o Options) (string, error) {
 	for i, s := range list {
 		f := &fwknopClient{w: w, p: p, s: s}
 		for _, r := range f.ports() {
-			known := false
-			for _, have := range ports {
-				known = known || have == r
-			}
-			if !known {
+			if !slices.Contains(ports, r) {
 				ports = append(ports, r)
 			}
 		}
@@ -211,7 +209,8 @@ func (f *fwknopClient) ports0() []knockcore.PortRange {
 }
 
 func (f *fwknopClient) check() {
-	for name, v := range f.s.values {
+	for _, name := range slices.Sorted(maps.Keys(f.s.values)) {
+		v := f.s.values[name]
 		instead, none := fwknopNone[name]
 		off, switchable := fwknopOff[name]
 		switch {
@@ -223,11 +222,7 @@ func (f *fwknopClient) check() {
 			f.p.add(v.line, "%s has no equivalent: %s", name, off)
 		case switchable:
 		default:
-			known := false
-			for _, k := range fwknopKnown {
-				known = known || k == name
-			}
-			if !known {
+			if !slices.Contains(fwknopKnown, name) {
 				f.p.add(v.line, "unknown directive %q", name)
 			}
 		}
@@ -247,7 +242,8 @@ func (f *fwknopClient) keys() {
 	enc, mac := key("KEY"), key("HMAC_KEY")
 	notes := []string{"todo: keys that stand here can be read in the configuration; put them into files and write {file./path}"}
 	var weak bool
-	for name, text := range map[string]string{"KEY": enc, "HMAC_KEY": mac} {
+	for i, text := range []string{enc, mac} {
+		name := []string{"KEY", "HMAC_KEY"}[i]
 		secret, err := knockcore.ParseSecret(text)
 		switch {
 		case text == "" && name == "HMAC_KEY":

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 )
@@ -20,6 +21,8 @@ type rule struct {
 	drop  bool // of everybody's packets
 	iface string
 	set   string // of nftables, whose owner's rules know the ports
+	// timeout is when it ends by itself, 0 if it does not.
+	timeout time.Duration
 }
 
 // words of iptables that change nothing about what we make of it.
@@ -112,14 +115,15 @@ func parseIPTables(argv []string, address string) *rule {
 
 // parseNftSet understands `nft add element FAMILY TABLE SET { ADDRESS … }`; ok is
 // false if it is another command. add is false for delete.
-func parseNftSet(argv []string, address string) (set string, add, ok bool) {
+func parseNftSet(argv []string, address string) (set string, add bool, timeout time.Duration, ok bool) {
 	if len(argv) < 3 || path.Base(argv[0]) != "nft" {
-		return "", false, false
+		return "", false, 0, false
 	}
 	// nft joins its arguments with blanks before it reads them.
-	words := strings.Fields(strings.NewReplacer("{", " { ", "}", " } ").Replace(strings.Join(argv[1:], " ")))
+	const marker = "\x00"
+	words := strings.Fields(strings.NewReplacer(address, marker, "{", " { ", "}", " } ").Replace(strings.Join(argv[1:], " ")))
 	if len(words) < 7 || words[1] != "element" || words[0] != "add" && words[0] != "delete" {
-		return "", false, false
+		return "", false, 0, false
 	}
 	family := "ip"
 	rest := words[2:]
@@ -127,13 +131,19 @@ func parseNftSet(argv []string, address string) (set string, add, ok bool) {
 	case "inet", "ip", "ip6":
 		family, rest = rest[0], rest[1:]
 	}
-	if len(rest) < 5 || rest[2] != "{" || rest[3] != address || rest[len(rest)-1] != "}" {
-		return "", false, false
+	if len(rest) < 5 || rest[2] != "{" || rest[3] != marker || rest[len(rest)-1] != "}" {
+		return "", false, 0, false
 	}
-	if middle := rest[4 : len(rest)-1]; len(middle) > 0 && (len(middle) != 2 || middle[0] != "timeout") {
-		return "", false, false
+	if middle := rest[4 : len(rest)-1]; len(middle) > 0 {
+		var err error
+		if len(middle) != 2 || middle[0] != "timeout" {
+			return "", false, 0, false
+		}
+		if timeout, err = time.ParseDuration(middle[1]); err != nil || timeout <= 0 {
+			return "", false, 0, false
+		}
 	}
-	return family + " " + rest[0] + " " + rest[1], words[0] == "add", true
+	return family + " " + rest[0] + " " + rest[1], words[0] == "add", timeout, true
 }
 
 // parseRule understands commands of iptables and, if it is said what their sets
@@ -142,8 +152,8 @@ func parseRule(argv []string, guarded []knockcore.PortRange) *rule {
 	if r := parseIPTables(argv, addressHolder); r != nil {
 		return r
 	}
-	if set, add, ok := parseNftSet(argv, addressHolder); ok && len(guarded) > 0 {
-		return &rule{add: add, set: set, ports: guarded, six: strings.HasPrefix(set, "ip6 ")}
+	if set, add, timeout, ok := parseNftSet(argv, addressHolder); ok && len(guarded) > 0 {
+		return &rule{add: add, set: set, timeout: timeout, ports: guarded, six: strings.HasPrefix(set, "ip6 ")}
 	}
 	return nil
 }

@@ -26,12 +26,12 @@ func (w *writer) text(s string) {
 // note writes comments; line breaks and control characters become blanks.
 func (w *writer) note(notes ...string) {
 	for _, n := range notes {
-		w.text("# " + strings.Map(func(r rune) rune {
+		w.text(strings.TrimSpace("# " + strings.Map(func(r rune) rune {
 			if r < ' ' || r == 0x7f {
 				return ' '
 			}
 			return r
-		}, n))
+		}, n)))
 	}
 }
 
