@@ -56,6 +56,7 @@ type doors struct {
 	list     []*door
 	services []serviceBlock
 	sets     []string // of nftables
+	ifname   string   // "" means all
 	notes    []string // on the whole
 }
 
@@ -202,7 +203,13 @@ func (c *doors) render() (string, error) {
 		w.close()
 	}
 	w.text("")
-	w.line([]string{"changed: knocks count on all interfaces and addresses, also those that come later"}, "source", "nflog")
+	w.note("safer: addresses that come later count too, and packets count once, as this host sees them")
+	w.open("source", "nflog")
+	w.line(nil, "methods", "port-sequence")
+	if c.ifname != "" {
+		w.line(nil, "interfaces", c.ifname)
+	}
+	w.close()
 	for _, d := range c.list {
 		w.text("")
 		w.note(d.notes...)

@@ -24,6 +24,7 @@ func Knockd(b []byte, o Options) (string, error) {
 		"safer in all doors: a packet that comes twice does not spoil the knock, users behind one",
 		"address do not disturb each other, one client never loses the knock of another, times are",
 		"exact to the millisecond, and a reload or a bad configuration loses nothing.")
+	c.ifname = "eth0" // knockd's default
 	var d *door
 	options := false
 	for n, text := range strings.Split(string(b), "\n") {
@@ -86,7 +87,7 @@ func (c *doors) knockdOption(n int, key, value string, found bool) {
 	case key == "pidfile" && found:
 		c.notes = append(c.notes, "changed: PidFile "+value+": `caddy run --pidfile` writes one")
 	case key == "interface" && found:
-		c.notes = append(c.notes, "changed: Interface "+value+": see the source below")
+		c.ifname = value
 	default:
 		c.p.add(n, "unknown global option %q; expect UseSyslog, LogFile, PidFile or Interface", key)
 	}

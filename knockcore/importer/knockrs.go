@@ -100,7 +100,7 @@ func KnockRS(b []byte, o Options) (string, error) {
 		f.Timeout = new(int64)
 	}
 	if f.Interface != nil {
-		c.notes = append(c.notes, "changed: interface "+*f.Interface+": see the source below")
+		c.ifname = *f.Interface
 	}
 	for _, field := range unknown {
 		c.notes = append(c.notes, "knock-rs ignores the field "+field+", and so do we")
