@@ -3,7 +3,21 @@
 
 package httpknock
 
-import "time"
+import (
+	"strconv"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+)
+
+// Answers is how often an endpoint answered with a status.
+func Answers(endpoint string, status int) float64 {
+	var m dto.Metric
+	if err := processMetrics.answers.WithLabelValues(endpoint, strconv.Itoa(status)).Write(&m); err != nil {
+		panic(err)
+	}
+	return m.GetCounter().GetValue()
+}
 
 // SetBodyTimeout changes how long a body may take, and returns what undoes it.
 func SetBodyTimeout(d time.Duration) func() {

@@ -84,8 +84,8 @@ func AddTo(parent *cobra.Command, opts Options) {
 	}
 	parent.AddCommand(
 		a.connectCommand(), a.forwardCommand(), a.sendCommand(), a.openCommand(), a.closeCommand(),
-		a.sshConfigCommand(), a.profileCommand(),
-		a.keygenCommand(), a.inspectCommand(), a.manCommand(), a.versionCommand(),
+		a.httpCommand(), a.sshConfigCommand(), a.profileCommand(),
+		a.keygenCommand(), a.hashKeyCommand(), a.inspectCommand(), a.manCommand(), a.versionCommand(),
 	)
 	parent.AddCommand(opts.Commands...)
 }

@@ -109,10 +109,24 @@ func secretFile(cmd *cobra.Command, path string, flags *secretFlags) (knockcore.
 // askSecret reads a secret from standard input: without echo from a terminal,
 // otherwise the first line.
 func (a *app) askSecret(cmd *cobra.Command) (knockcore.Secret, error) {
+	line, err := a.askLine(cmd, "Secret")
+	if err != nil {
+		return knockcore.Secret{}, err
+	}
+	return knockcore.ParseSecret(line)
+}
+
+// askKey is askSecret for API keys, whose text is the key.
+func (a *app) askKey(cmd *cobra.Command) (knockcore.Secret, error) {
+	line, err := a.askLine(cmd, "API key")
+	return knockcore.NewSecret([]byte(line)), err
+}
+
+func (a *app) askLine(cmd *cobra.Command, what string) (string, error) {
 	var line string
 	var err error
 	if f, ok := a.stdin().(*os.File); ok && isTerminal(f) {
-		fmt.Fprint(cmd.ErrOrStderr(), "Secret: ")
+		fmt.Fprint(cmd.ErrOrStderr(), what+": ")
 		var b []byte
 		b, err = term.ReadPassword(int(f.Fd()))
 		line = string(b)
@@ -124,7 +138,7 @@ func (a *app) askSecret(cmd *cobra.Command) (knockcore.Secret, error) {
 		}
 	}
 	if err != nil {
-		return knockcore.Secret{}, fmt.Errorf("reading a secret from standard input: %w", err)
+		return "", fmt.Errorf("reading a secret from standard input: %w", err)
 	}
-	return knockcore.ParseSecret(strings.TrimSpace(line))
+	return strings.TrimSpace(line), nil
 }

@@ -30,7 +30,8 @@ import (
 //		"server_proof": true,
 //		"timeout": "3s",
 //		"connect_timeout": "10s",
-//		"knock": {"method": "udp"}
+//		"knock": {"method": "udp"},
+//		"http": {"url": "https://knock.example.com", "key_file": "phone.key"}
 //	}
 //
 // Unknown keys are errors. A secret is not needed if the knock has its own and no
@@ -61,6 +62,8 @@ type Profile struct {
 	Timeout, ConnectTimeout time.Duration
 	// Knock is the knock that goes before connections; nil if there is none.
 	Knock *ProfileKnock
+	// HTTP is the knock by HTTP; nil if there is none.
+	HTTP *ProfileHTTP
 }
 
 // Names of the hint modes, as libknock has them.
@@ -84,7 +87,7 @@ func ParseHint(name string) (none bool, err error) {
 
 // profileJSON is a Profile on disk.
 type profileJSON struct {
-	Client         string            `json:"client"`
+	Client         string            `json:"client,omitempty"`
 	Secret         string            `json:"secret,omitempty"`
 	SecretFile     string            `json:"secret_file,omitempty"`
 	Server         string            `json:"server,omitempty"`
@@ -96,6 +99,7 @@ type profileJSON struct {
 	Timeout        duration          `json:"timeout,omitzero"`
 	ConnectTimeout duration          `json:"connect_timeout,omitzero"`
 	Knock          *profileKnockJSON `json:"knock,omitempty"`
+	HTTP           *profileHTTPJSON  `json:"http,omitempty"`
 }
 
 // duration is text such as "3s" in JSON.
@@ -136,6 +140,9 @@ func (p *Profile) encode(text func(knockcore.Secret) string) ([]byte, error) {
 	}
 	if p.Knock != nil {
 		raw.Knock = p.Knock.encode(known)
+	}
+	if p.HTTP != nil {
+		raw.HTTP = p.HTTP.encode(known)
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -180,8 +187,14 @@ func (p *Profile) UnmarshalJSON(b []byte) error {
 			return err
 		}
 	}
+	var byHTTP *ProfileHTTP
+	if raw.HTTP != nil {
+		if byHTTP, err = raw.HTTP.decode(); err != nil {
+			return err
+		}
+	}
 	*p = Profile{
-		Knock: knock, Client: raw.Client, Secret: secret, SecretFile: raw.SecretFile, Server: raw.Server, Port: raw.Port,
+		Knock: knock, HTTP: byHTTP, Client: raw.Client, Secret: secret, SecretFile: raw.SecretFile, Server: raw.Server, Port: raw.Port,
 		ProtectedPort: raw.ProtectedPort, Method: raw.Method, HintNone: none, ServerProof: raw.ServerProof,
 		Timeout: time.Duration(raw.Timeout), ConnectTimeout: time.Duration(raw.ConnectTimeout),
 	}

@@ -227,6 +227,14 @@ func (p *Profile) Opening() *Opening {
 // there.
 func (p *Profile) Validate() error {
 	cfg, opening := p.Config(), p.Opening()
+	if byHTTP := p.HTTPKnock(); byHTTP != nil {
+		if err := byHTTP.Validate(); err != nil {
+			return fmt.Errorf("http: %w", err)
+		}
+		if opening == nil && p.Client == "" && p.Secret.IsZero() {
+			return nil // it is all there is
+		}
+	}
 	if opening == nil || !opening.NoFrame {
 		if err := cfg.Validate(); err != nil {
 			return err

@@ -69,6 +69,11 @@ func (p Profiles) Load(name string) (*Profile, error) {
 			return nil, fmt.Errorf("reading profile %s: %w", name, err)
 		}
 	}
+	if profile.HTTP != nil {
+		if err := profile.HTTP.load(p.Dir); err != nil {
+			return nil, fmt.Errorf("reading profile %s: %w", name, err)
+		}
+	}
 	if err := profile.Validate(); err != nil {
 		return nil, fmt.Errorf("reading profile %s: %s: %w", name, p.Path(name), err)
 	}
