@@ -112,6 +112,8 @@ type grantJSON struct {
 	// ExpiresIn is in seconds.
 	ExpiresIn float64 `json:"expires_in_seconds,omitempty"`
 	Uses      *int    `json:"uses,omitempty"`
+	// Trouble is what went wrong with what it opened: a command that failed.
+	Trouble string `json:"trouble,omitempty"`
 }
 
 func showGrant(g *knockcore.Grant, now time.Time) grantJSON {
@@ -127,6 +129,18 @@ func showGrant(g *knockcore.Grant, now time.Time) grantJSON {
 		shown.Uses = &g.Uses
 	}
 	return shown
+}
+
+// trouble is what went wrong with a grant's window, nil if nothing did.
+func (a *App) trouble(g *knockcore.Grant) error {
+	s := a.gate.Service(g.Service)
+	if s == nil {
+		return nil
+	}
+	if fw, ok := a.config.Firewalls[s.Firewall].(knockcore.Troubled); ok {
+		return fw.Trouble(knockcore.Window{Prefix: g.Prefix, Service: g.Service})
+	}
+	return nil
 }
 
 // selection reads the parameters that select grants; all is set if there are
@@ -216,7 +230,11 @@ func (*Admin) grants(app *App, r *http.Request) (any, error) {
 	}{Grants: make([]grantJSON, 0, len(page))}
 	now := app.Running().Now()
 	for _, g := range page {
-		answer.Grants = append(answer.Grants, showGrant(g, now))
+		shown := showGrant(g, now)
+		if err := app.trouble(g); err != nil {
+			shown.Trouble = err.Error()
+		}
+		answer.Grants = append(answer.Grants, shown)
 	}
 	if more {
 		answer.Next = &page[len(page)-1].ID
