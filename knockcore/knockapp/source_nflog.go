@@ -67,8 +67,15 @@ func (n *NFLogSource) KnockSource() (*SourceConfig, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("source nflog: %w", err)
 	}
+	key := fmt.Sprintf("nflog group %d", cfg.Group)
+	if cfg.Table != "" {
+		key += " table " + cfg.Table
+	}
+	if cfg.Protect {
+		key += ", protected"
+	}
 	s.Inputs = []SourceInput{{
-		Key:   fmt.Sprintf("nflog group %d table %q protect %v", cfg.Group, cfg.Table, cfg.Protect),
+		Key:   key,
 		Label: fmt.Sprintf("nflog %d", cfg.Group),
 		Open:  func([]source.Source) (source.Source, error) { return source.ListenNFLog(cfg) },
 	}}

@@ -36,8 +36,12 @@ func (p *PacketSource) KnockSource() (*SourceConfig, error) {
 	}
 	label := strings.TrimSpace("packet " + strings.Join(p.Interfaces, " "))
 	cfg := source.PacketsConfig{Interfaces: s.Interfaces, Targets: s.Targets}
+	key := label
+	if len(s.Targets) > 0 {
+		key += fmt.Sprint(" to ", s.Targets)
+	}
 	s.Inputs = []SourceInput{{
-		Key:   fmt.Sprint(label, " to ", s.Targets),
+		Key:   key,
 		Label: label,
 		Open:  func([]source.Source) (source.Source, error) { return source.ListenPackets(cfg) },
 	}}
