@@ -21,6 +21,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
+	"github.com/caddy-knock/caddy-knock/knockcore/importer"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -236,34 +237,52 @@ func (e *exchange) play(t *testing.T, address string) {
 	}
 }
 
-// TestRecordedExchanges replays what a Knocker server answered.
+// TestRecordedExchanges replays what a Knocker server answered: against our
+// configurations, and against those that the importer makes of Knocker's.
 func TestRecordedExchanges(t *testing.T) {
 	b, err := os.ReadFile("testdata/knocker-exchanges.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var recorded struct{ Exchanges []*exchange }
+	var recorded struct {
+		Configs   map[string]string
+		Exchanges []*exchange
+	}
 	if err := json.Unmarshal(b, &recorded); err != nil {
 		t.Fatal(err)
 	}
 	played := 0
-	for config, c := range vectorConfigs {
-		t.Run(config, func(t *testing.T) {
-			address := site(t, c.proxies, c.clients, c.handler)
-			for _, e := range recorded.Exchanges {
-				if e.Config == config {
-					if e.ID == "rl-success-3" {
-						// The second success was played between, but is not in the file.
-						knockOK(t, address, e.Peer, adminKey, "", "X-Forwarded-For", "203.0.113.60")
-					}
-					played++
-					t.Run(e.ID, func(t *testing.T) { e.play(t, address) })
+	play := func(t *testing.T, config, address string) {
+		for _, e := range recorded.Exchanges {
+			if e.Config == config {
+				if e.ID == "rl-success-3" {
+					// The second success was played between, but is not in the file.
+					knockOK(t, address, e.Peer, adminKey, "", "X-Forwarded-For", "203.0.113.60")
 				}
+				played++
+				t.Run(e.ID, func(t *testing.T) { e.play(t, address) })
 			}
+		}
+	}
+	for config, c := range vectorConfigs {
+		t.Run(config, func(t *testing.T) { play(t, config, site(t, c.proxies, c.clients, c.handler)) })
+	}
+	for config, text := range recorded.Configs {
+		t.Run("imported "+config, func(t *testing.T) {
+			imported, err := importer.Knocker([]byte(text), []byte(`{"203.0.113.99": 1}`), importer.Options{File: "knocker.yaml"}, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			port := apptest.FreePort(t)
+			imported = strings.Replace(imported, "\n{\n", "\n{\n\tadmin off\n\tpersist_config off\n\tlog {\n\t\tlevel ERROR\n\t}\n", 1)
+			imported = strings.Replace(imported, "\tknock {\n", "\tknock {\n\t\tallow_local\n\t\tstore memory\n", 1)
+			imported = strings.Replace(imported, "\nhttp://:8000 {\n", fmt.Sprintf("\nhttp://:%d {\n\tbind 127.0.0.1\n\trespond 404\n", port), 1)
+			apptest.Load(t, imported)
+			play(t, config, fmt.Sprintf("127.0.0.1:%d", port))
 		})
 	}
-	if played != len(recorded.Exchanges) || played == 0 {
-		t.Errorf("%d of %d exchanges were played", played, len(recorded.Exchanges))
+	if played != 2*len(recorded.Exchanges) || played == 0 {
+		t.Errorf("%d of %d exchanges were played twice", played, len(recorded.Exchanges))
 	}
 }
 

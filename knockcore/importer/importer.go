@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The caddy-knock authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package importer turns the configuration of knockd, knock-rs, fwknop, pyknock and
-// knock-proxy into ours: a Caddyfile for servers, profiles for clients.
+// Package importer turns the configuration of knockd, knock-rs, fwknop, pyknock,
+// knock-proxy and Knocker into ours: a Caddyfile for servers, profiles for clients.
 //
 // Comments begin with "changed:" where a line means something else than before,
 // "safer:" where it means the same without a weakness, "todo:" where the owner has

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write the expected results anew")
@@ -29,6 +30,8 @@ func importText(dialect string, b []byte, o Options) string {
 		text, err = Fwknop(b, o)
 	case "pyknock":
 		text, err = Pyknock(strings.Split(strings.TrimSpace(string(b)), "\n"), o)
+	case "knocker":
+		text, err = Knocker(b, nil, o, time.Now())
 	case "knock-proxy":
 		text, err = KnockProxy(b, o)
 	case "knock-proxy-client":
@@ -151,5 +154,33 @@ func FuzzKnockRSClient(f *testing.F)    { fuzz(f, "knock-rs-client") }
 func FuzzFwknop(f *testing.F)           { fuzz(f, "fwknop") }
 func FuzzFwknopRC(f *testing.F)         { fuzz(f, "fwknoprc") }
 func FuzzPyknock(f *testing.F)          { fuzz(f, "pyknock") }
+func FuzzKnocker(f *testing.F)          { fuzz(f, "knocker") }
 func FuzzKnockProxy(f *testing.F)       { fuzz(f, "knock-proxy") }
 func FuzzKnockProxyClient(f *testing.F) { fuzz(f, "knock-proxy-client") }
+
+// TestKnockerWhitelist: what is still in is let in again by commands.
+func TestKnockerWhitelist(t *testing.T) {
+	config, err := os.ReadFile("testdata/knocker/full.in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1_800_000_000, 0)
+	list := `{"203.0.113.7": 1800003600, "10.1.2.0/24": "1800000060", "2001:db8::/64": 1800000030.5, "192.0.2.1": 1799999999}`
+	text, err := Knocker(config, []byte(list), Options{}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"client knocker-whitelist {", "web 203.0.113.7/32 --for 1h0m0s", "web 10.1.2.0/24 --for 1m0s", "web 2001:db8::/64 --for 30s"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("without %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "192.0.2.1/32") {
+		t.Error("what has ended is let in")
+	}
+	for _, bad := range []string{`[]`, `{"x": 1}`, `{"203.0.113.7": "soon"}`, `{"203.0.113.7": 1e300}`, ``} {
+		if _, err := Knocker(config, []byte(bad), Options{}, now); err == nil {
+			t.Errorf("%s was read", bad)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -77,6 +78,24 @@ them for the commands that knock.`,
 			},
 		})
 	}
+	cmd.AddCommand(&cobra.Command{
+		Use: "knocker FILE [WHITELIST]", Short: "The knocker.yaml of a Knocker server, and its whitelist.json",
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := readInput(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			var whitelist []byte
+			if len(args) > 1 {
+				if whitelist, err = readInput(cmd, args[1]); err != nil {
+					return err
+				}
+			}
+			text, err := importer.Knocker(b, whitelist, importer.Options{File: args[0], Ports: flags.ports}, time.Now())
+			return printImported(cmd, text, err)
+		},
+	})
 	cmd.AddCommand(&cobra.Command{
 		Use: "pyknock -- [-b ADDRESS] [-p PORT] [-t SECONDS] KEY OPEN_COMMAND CLOSE_COMMAND", Short: "The arguments of pyknock's server",
 		Args: cobra.MinimumNArgs(3),

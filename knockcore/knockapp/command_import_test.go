@@ -31,6 +31,9 @@ func TestImportedLoads(t *testing.T) {
 			t.Fatal(err)
 		}
 		text := string(b)
+		if strings.Contains(file, "/knocker/") { // loaded in httpknock, whose modules it names
+			continue
+		}
 		if strings.HasPrefix(text, "error:") || !strings.Contains(text, "\nknock") && !strings.Contains(text, "\tknock {") {
 			continue
 		}
