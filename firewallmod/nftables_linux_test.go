@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,7 +84,16 @@ func (g *gate) write(text string) {
 
 func (g *gate) start() {
 	g.Helper()
-	g.caddy = program.Start(g.T, g.command("run", "--config", g.file))
+	g.startAs()
+}
+
+// startAs starts Caddy by another program, such as one that takes rights away.
+func (g *gate) startAs(by ...string) {
+	g.Helper()
+	cmd := g.command("run", "--config", g.file)
+	at := slices.Index(cmd.Args, program.Caddy(g.T))
+	cmd.Args = slices.Insert(cmd.Args, at, by...)
+	g.caddy = program.Start(g.T, cmd)
 	g.caddy.Await(g.T, "the admin API", func() bool {
 		conn, err := g.host.Dial("tcp", g.admin, time.Second)
 		if err != nil {

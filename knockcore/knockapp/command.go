@@ -23,7 +23,7 @@ a running Caddy.
 		CobraFunc: func(cmd *cobra.Command) {
 			knockcli.AddTo(cmd, knockcli.Options{
 				Name:     "caddy knock",
-				Commands: append([]*cobra.Command{demoCommand(), firewallCommand(), importCommand()}, adminCommands()...),
+				Commands: append([]*cobra.Command{demoCommand(), firewallCommand(), doctorCommand(), importCommand()}, adminCommands()...),
 				Exit:     exit,
 			})
 		},
