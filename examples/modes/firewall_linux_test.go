@@ -72,7 +72,7 @@ func TestKnockFirewallOnly(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.sshd("0.0.0.0")
-	s.container()
+	box := s.container()
 	published4, published6 := net.JoinHostPort(host4, "8080"), net.JoinHostPort(host6, "8080")
 	s.want(s.alice, "tcp", published4, netlab.Open, "before Caddy starts")
 	old, err := s.alice.Dial("tcp", net.JoinHostPort(host4, "22"), 5*time.Second)
@@ -122,6 +122,7 @@ func TestKnockFirewallOnly(t *testing.T) {
 		for _, port := range []string{"22", "8080"} {
 			s.want(s.alice, network, net.JoinHostPort(stranger4, port), netlab.Open, "through the host")
 			s.want(s.alice, network, net.JoinHostPort(stranger6, port), netlab.Open, "through the host")
+			s.want(box, network, net.JoinHostPort(stranger4, port), netlab.Open, "from the container to elsewhere")
 		}
 	}
 	// Killed: closed for others, open as long as it was granted.
@@ -131,7 +132,7 @@ func TestKnockFirewallOnly(t *testing.T) {
 }
 
 // container is behind the host, and its port 80 is published as the host's 8080.
-func (s *site) container() {
+func (s *site) container() *netlab.NS {
 	s.Helper()
 	s.host.Forward()
 	box := s.lab.NS("container")
@@ -148,4 +149,5 @@ func (s *site) container() {
 			fib daddr type local meta l4proto { tcp, udp } th dport 8080 dnat ip6 to [fd00:17::2]:80
 		}
 	}`, "nft", "-f", "-")
+	return box
 }
