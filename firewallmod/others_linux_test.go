@@ -4,7 +4,11 @@
 package firewallmod_test
 
 import (
+	"errors"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +16,54 @@ import (
 	"github.com/caddy-knock/caddy-knock/knockcore/coretest/netlab"
 	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 )
+
+// startFirewalld runs a D-Bus daemon and a firewalld in the namespace and returns
+// the address of the bus. The zone accepts all, so that what is closed is ours.
+func startFirewalld(g *gate) (bus string) {
+	g.Helper()
+	dir, err := os.MkdirTemp("/run", "knock-gate-")
+	if err != nil {
+		g.Fatal(err)
+	}
+	g.Cleanup(func() { _ = os.RemoveAll(dir) })
+	for name, text := range map[string]string{
+		"etc/firewalld.conf":   "DefaultZone=public\nFirewallBackend=nftables\n",
+		"etc/zones/public.xml": `<?xml version="1.0" encoding="utf-8"?><zone target="ACCEPT"><short>public</short></zone>`,
+		"bus.conf": `<busconfig><type>system</type><listen>unix:path=` + dir + `/bus</listen><auth>EXTERNAL</auth>
+			<policy user="root"><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/><allow send_type="method_return"/><allow send_type="error"/></policy></busconfig>`,
+	} {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+			g.Fatal(err)
+		}
+	}
+	bus = "unix:path=" + dir + "/bus"
+	program.Start(g.T, exec.Command("dbus-daemon", "--config-file="+dir+"/bus.conf", "--nofork", "--nopidfile")).Await(g.T, "the bus", func() bool {
+		_, err := os.Stat(dir + "/bus")
+		return err == nil
+	})
+	cmd := g.host.Command(g.Context(), "firewalld", "--nofork", "--nopid", "--system-config", dir+"/etc", "--log-target", "console")
+	cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS="+bus)
+	program.Start(g.T, cmd).Await(g.T, "firewalld", func() bool {
+		out, _ := g.host.Try("env", "DBUS_SYSTEM_BUS_ADDRESS="+bus, "timeout", "5", "firewall-cmd", "--state")
+		return strings.Contains(out, "running") && !strings.Contains(out, "not running")
+	})
+	return bus
+}
+
+// TestFirewalld is TestOtherFirewalls with firewalld, whose reload takes windows
+// away.
+func TestFirewalld(t *testing.T) {
+	for _, name := range []string{"firewalld", "firewall-cmd", "dbus-daemon"} {
+		program.Need(t, name)
+	}
+	g := newHost(t, "BUS\non_exit remove")
+	bus := startFirewalld(g)
+	g.text = strings.ReplaceAll(strings.ReplaceAll(g.text, "firewall nftables", "firewall firewalld"), "BUS", "bus "+bus)
+	g.write(g.text)
+	g.start()
+	testOtherFirewall(g, []string{"env", "DBUS_SYSTEM_BUS_ADDRESS=" + bus, "firewall-cmd", "--reload"})
+}
 
 // newGateOf is newGate with another firewall than nftables.
 func newGateOf(t *testing.T, firewall, options string) *gate {

@@ -33,6 +33,8 @@ type FirewallBackend struct {
 	Breaks map[string][]string
 	// Resolution is how exactly windows end; 0 means 100 ms.
 	Resolution time.Duration
+	// Slow says that a change takes tens of milliseconds: loops have fewer rounds.
+	Slow bool
 	// NoPrefixes says that windows are for single addresses only.
 	NoPrefixes bool
 	// EndsWithProcess says that windows are timed by us, not by the kernel, so
@@ -194,6 +196,14 @@ func (l *fwLab) windows(fw knockcore.Firewall) map[string]time.Time {
 		m[k] = w.Expires
 	}
 	return m
+}
+
+// rounds is n, or less where the firewall is slow.
+func (l *fwLab) rounds(n int) int {
+	if l.b.Slow {
+		return max(3, n/5)
+	}
+	return n
 }
 
 func (l *fwLab) resolution() time.Duration { return max(l.b.Resolution, 100*time.Millisecond) }

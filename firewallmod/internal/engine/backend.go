@@ -59,6 +59,8 @@ type Options struct {
 	// CheckInterval is how often it looks whether the gate stands; 0 means
 	// DefaultCheckInterval.
 	CheckInterval time.Duration
+	// MaxBatch is how many calls are joined to one change at most; 0 means 256.
+	MaxBatch int
 	// OnHeal, if set, is told of every repair. It must not block, nor call the
 	// engine.
 	OnHeal func(Heal)

@@ -15,7 +15,7 @@ import (
 const (
 	// workTimeout bounds every piece of work of a backend.
 	workTimeout = 10 * time.Second
-	// maxBatch is how many calls are joined to one change at most.
+	// maxBatch is how many calls are joined where nobody says.
 	maxBatch = 256
 	// sweepPause is the least time between two rounds of ending windows that are
 	// over: the firewall times them itself.
@@ -119,8 +119,12 @@ func (o *owner) loop() {
 // whether that was the last.
 func (o *owner) serve(r *request) (last bool) {
 	var batch []*request
+	most := o.options.MaxBatch
+	if most <= 0 {
+		most = maxBatch
+	}
 	for r != nil && r.run == nil {
-		if batch = append(batch, r); len(batch) == maxBatch {
+		if batch = append(batch, r); len(batch) == most {
 			r = nil
 			break
 		}
