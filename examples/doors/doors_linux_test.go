@@ -149,7 +149,7 @@ func clients(t *testing.T, s *site) map[string]func(to string, steps []string) {
 		"nc": each(func(to, proto, p string) {
 			args := []string{"nc", "-w", "1", to, p}
 			if proto == "udp" {
-				args = []string{"nc", "-u", "-w", "1", to, p}
+				args = []string{"timeout", "0.1", "nc", "-u", to, p} // it waits for an answer
 			}
 			_, _ = s.alice.TryInput("x", args...)
 		}),

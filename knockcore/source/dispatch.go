@@ -186,6 +186,8 @@ func (d *Dispatcher) Decide(ctx context.Context, p *Packet) error {
 	method := d.methodOf(p.Payload)
 	var err error
 	switch method {
+	case knockcore.MethodNone: // only doors look at datagrams here
+		return knockcore.ReasonMalformed
 	case knockcore.MethodPyknock:
 		err = d.pyknock(ctx, p)
 	case knockcore.MethodFwknop:
