@@ -260,7 +260,9 @@ func TestCommands(t *testing.T) {
 	knock()
 	s.awaitLog(`"msg":"command failed"`, 1)
 	out := s.host.Run("curl", "-s", "http://localhost:2019/knock/grants")
-	var page struct{ Grants []struct{ Service, Trouble string } }
+	var page struct {
+		Grants []struct{ Service, Trouble string }
+	}
 	if err := json.Unmarshal([]byte(out), &page); err != nil || len(page.Grants) != 1 || page.Grants[0].Service != "door:backup" || !strings.Contains(page.Grants[0].Trouble, "exit status 1") {
 		t.Errorf("grants: %s, %v", out, err)
 	}
