@@ -238,4 +238,8 @@ func TestTrialOfRules(t *testing.T) {
 		t.Errorf("without the right: %v %s", err, out)
 	}
 	g.open("without the right")
+	g.write(strings.Replace(g.text, "firewall nftables {", "firewall nftables {\n set filter open", 1))
+	g.host.RunInput("table inet filter { set open { type ipv4_addr; flags timeout; }; }", "nft", "-f", "-")
+	p = g.trial("1s")
+	g.ended(p, 1, "going back does not open what commands or rules of yours close")
 }

@@ -191,7 +191,7 @@ func (a *App) firewallSet() (*firewallSet, error) {
 	}
 	// The modules are only asked what they would do: this context loads them, and
 	// ends with the process.
-	ctx, _ := caddy.NewContext(caddy.Context{Context: context.Background()}) //nolint:govet // the process ends
+	ctx, _ := caddy.NewContext(caddy.Context{Context: context.Background()})
 	var err error
 	set.plans, err = loadPlans(ctx, a)
 	return set, err

@@ -25,6 +25,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
 )
 
 // keepWord is what confirms a trial.
@@ -87,6 +89,11 @@ func (t *trial) run(cmd *cobra.Command) (err error) {
 		fmt.Fprintf(cmd.OutOrStdout(), "No Caddy runs at %s: only the rules are tried, knocks open nothing.\n", t.address)
 	} else if t.former, err = admin(t.address, http.MethodGet, "/config/", nil); err != nil {
 		return err
+	}
+	for name, plan := range t.set.plans {
+		if plan.Remove == nil && plan.OnExit != knockcore.ExitRemove && len(servicesOf(name, t.set.services)) > 0 {
+			fmt.Fprintf(cmd.OutOrStdout(), "Firewall %s has no rules of its own: going back does not open what commands or rules of yours close.\n", name)
+		}
 	}
 	if err := begin(); err != nil {
 		return errors.Join(err, back(false))
