@@ -222,8 +222,8 @@ func (s *site) memory() int {
 
 // floodPackets and floodTime bound a flood.
 const (
-	floodPackets = 70_000
-	floodTime    = 2 * time.Second
+	floodPackets = 50_000
+	floodTime    = time.Second
 )
 
 // flood sends SYNs or datagrams from forged addresses, as fast as hping3 can.

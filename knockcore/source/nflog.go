@@ -21,6 +21,8 @@ type NFLogConfig struct {
 	Table string
 	// Protect is as in nft.Config.
 	Protect bool
+	// NetNS is as in nft.Config, for the table.
+	NetNS int
 	// OnHeal, if set, is told of every repair of the table.
 	OnHeal func(nft.Heal)
 }

@@ -41,7 +41,7 @@ const engineTimeout = 10 * time.Second
 // ListenNFLog opens a group, which needs CAP_NET_ADMIN. Until Watch is called there
 // is no rule, and no packet comes.
 func ListenNFLog(cfg NFLogConfig) (_ *NFLog, err error) {
-	s := &NFLog{group: cfg.Group, cfg: nft.Config{Table: cfg.table(), Protect: cfg.Protect, OnHeal: cfg.OnHeal}}
+	s := &NFLog{group: cfg.Group, cfg: nft.Config{Table: cfg.table(), Protect: cfg.Protect, NetNS: cfg.NetNS, OnHeal: cfg.OnHeal}}
 	s.apply = s.setRules
 	if s.engine, err = nft.New(s.cfg); err != nil {
 		return nil, fmt.Errorf("source nflog: %w", err)

@@ -36,6 +36,10 @@ type Packets struct {
 	local   atomic.Pointer[map[netip.Addr]struct{}]
 	sinking sync.Mutex
 
+	// within, if set, calls a function in the sockets' network namespace: for tests,
+	// whose threads are in several.
+	within func(func())
+
 	counting sync.Mutex
 	lost     uint64
 }
@@ -103,7 +107,14 @@ func (s *Packets) attachAll(list []*Watching) error {
 		f = append(f, w.Filter...)
 	}
 	f = f.Simplify()
-	interfaces, except, err := s.look()
+	var interfaces, except []uint32
+	var err error
+	look := func() { interfaces, except, err = s.look() }
+	if s.within != nil {
+		s.within(look)
+	} else {
+		look()
+	}
 	if err != nil {
 		return err
 	}
