@@ -56,6 +56,7 @@ type doors struct {
 	list     []*door
 	services []serviceBlock
 	sets     []string // of nftables
+	ipset    bool     // the sets are ipset's
 	ifname   string   // "" means all
 	notes    []string // on the whole
 }
@@ -108,7 +109,9 @@ func (c *doors) recognize() {
 	for _, d := range c.list {
 		d.opens = parseRule(d.start, guarded)
 		d.closes = parseRule(d.stop, guarded)
-		if _, _, _, ok := parseNftSet(d.start, addressHolder); ok && d.opens == nil {
+		_, _, _, isNft := parseNftSet(d.start, addressHolder)
+		_, _, _, isIPSet := parseIPSet(d.start)
+		if (isNft || isIPSet) && d.opens == nil {
 			d.startNote = append(d.startNote, "todo: with --port tcp/22, if that is what the set guards, this becomes a service whose windows the kernel ends")
 		}
 		if d.opens == nil || d.opens.six || d.opens.drop || d.stop != nil && !d.closes.undoes(d.opens) && d.opens.add {
@@ -135,6 +138,7 @@ func (c *doors) recognize() {
 			}
 		}
 	}
+	c.oneKind()
 	// Doors that close belong to one that opens.
 	for _, d := range c.list {
 		if d.opens == nil || d.opens.add {
@@ -151,6 +155,26 @@ func (c *doors) recognize() {
 		}
 		if d.service == "" {
 			d.opens = nil
+		}
+	}
+}
+
+// oneKind sees to it that a service has one firewall: where doors use sets of both
+// nftables and ipset for the same ports, those of ipset stay commands.
+func (c *doors) oneKind() {
+	nft := false
+	for _, d := range c.list {
+		nft = nft || d.opens != nil && d.opens.set != "" && !d.opens.ipset
+	}
+	for _, d := range c.list {
+		if d.opens == nil || !d.opens.ipset {
+			continue
+		}
+		if nft {
+			c.sets = slices.DeleteFunc(c.sets, func(set string) bool { return set == d.opens.set })
+			d.opens, d.closes, d.service = nil, nil, ""
+		} else {
+			c.ipset = true
 		}
 	}
 }
@@ -199,7 +223,11 @@ func (c *doors) render() (string, error) {
 			w.note(s.notes...)
 		}
 		w.open(append([]string{"service", s.name}, portTexts(s.ports)...)...)
-		w.line([]string{"safer: the kernel ends the window in time, whatever becomes of this program; IPv6 knocks open IPv6"}, "firewall", "nftables")
+		note := "safer: the kernel ends the window in time, whatever becomes of this program"
+		if len(c.sets) == 0 {
+			note += "; IPv6 knocks open IPv6"
+		}
+		w.line([]string{note}, "firewall", c.kind())
 		w.close()
 	}
 	w.text("")
@@ -231,13 +259,20 @@ func (c *doors) render() (string, error) {
 	return w.finish(c.p)
 }
 
+func (c *doors) kind() string {
+	if c.ipset {
+		return "ipset"
+	}
+	return "nftables"
+}
+
 func (c *doors) firewall(w *writer) {
 	if len(c.sets) == 0 {
 		w.line(nil, "firewall", "nftables")
 		return
 	}
-	w.note("Your sets, and your rules that use them, stay what they are; the sets need `flags timeout`.")
-	w.open("firewall", "nftables")
+	w.note("Your sets, and your rules that use them, stay what they are; the sets need timeouts.")
+	w.open("firewall", c.kind())
 	for _, set := range c.sets {
 		w.line(nil, append([]string{"set"}, strings.Fields(set)...)...)
 	}

@@ -137,7 +137,7 @@ func (d *door) knockd(key, value string) (err error) {
 	case "cmd_timeout":
 		seconds := atoi(value)
 		if seconds < 0 {
-			return fmt.Errorf("Cmd_Timeout %s means never; say how long it may stay open", value)
+			return fmt.Errorf("a Cmd_Timeout of %s means never; say how long it may stay open", value)
 		}
 		d.openFor = max(time.Second, time.Duration(seconds)*time.Second)
 	case "target":

@@ -20,7 +20,8 @@ type rule struct {
 	ports []knockcore.PortRange
 	drop  bool // of everybody's packets
 	iface string
-	set   string // of nftables, whose owner's rules know the ports
+	set   string // of nftables or ipset, whose owner's rules know the ports
+	ipset bool
 	// timeout is when it ends by itself, 0 if it does not.
 	timeout time.Duration
 }
@@ -146,11 +147,46 @@ func parseNftSet(argv []string, address string) (set string, add bool, timeout t
 	return family + " " + rest[0] + " " + rest[1], words[0] == "add", timeout, true
 }
 
+// parseIPSet understands `ipset add SET ADDRESS` and `ipset del SET ADDRESS`.
+func parseIPSet(argv []string) (set string, add bool, timeout time.Duration, ok bool) {
+	if len(argv) == 0 || path.Base(argv[0]) != "ipset" {
+		return "", false, 0, false
+	}
+	var words []string
+	for _, word := range argv[1:] {
+		switch word {
+		case "-exist", "-!", "-q", "-quiet":
+		default:
+			words = append(words, word)
+		}
+	}
+	if len(words) < 3 || words[2] != addressHolder {
+		return "", false, 0, false
+	}
+	switch words[0] {
+	case "add", "-A":
+		add = true
+	case "del", "-D":
+	default:
+		return "", false, 0, false
+	}
+	if rest := words[3:]; len(rest) > 0 {
+		if len(rest) != 2 || rest[0] != "timeout" || !isNumber(rest[1]) || len(rest[1]) > 7 {
+			return "", false, 0, false
+		}
+		timeout = time.Duration(atoi(rest[1])) * time.Second
+	}
+	return words[1], add, timeout, true
+}
+
 // parseRule understands commands of iptables and, if it is said what their sets
-// guard, of nft.
+// guard, of nft and ipset.
 func parseRule(argv []string, guarded []knockcore.PortRange) *rule {
 	if r := parseIPTables(argv, addressHolder); r != nil {
 		return r
+	}
+	if set, add, timeout, ok := parseIPSet(argv); ok && len(guarded) > 0 {
+		return &rule{add: add, set: set, timeout: timeout, ports: guarded, ipset: true}
 	}
 	if set, add, timeout, ok := parseNftSet(argv, addressHolder); ok && len(guarded) > 0 {
 		return &rule{add: add, set: set, timeout: timeout, ports: guarded, six: strings.HasPrefix(set, "ip6 ")}
