@@ -158,7 +158,7 @@ func (d *Dispatcher) keys() *rings {
 // InOrder reports whether the packet must not be overtaken by others of its
 // address: see QueueConfig.
 func (d *Dispatcher) InOrder(p *Packet) bool {
-	return d.cfg.Doors != nil || d.cfg.Methods.Has(knockcore.MethodPyknock) && wire.LooksLikePyknock(p.Payload)
+	return d.cfg.Doors != nil || p.Protocol == knockcore.TCP || d.cfg.Methods.Has(knockcore.MethodPyknock) && wire.LooksLikePyknock(p.Payload)
 }
 
 // Handle decides on a packet. It is what a Queue calls.

@@ -19,7 +19,8 @@
 //
 // Packets of one socket go to one worker, so they are decided in the order in which
 // they came; of pyknock, which closes as well as opens and sends each datagram from
-// a socket of its own, all packets of one address do.
+// a socket of its own, and of TCP, whose crafted SYNs come in sequences from changing
+// ports, all packets of one address do. So do all packets where there are doors.
 //
 // # Load
 //

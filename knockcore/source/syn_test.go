@@ -196,6 +196,9 @@ func TestSYNMethods(t *testing.T) {
 		s.dispatch.KnockPorts = ports(t, "udp/62202")
 	})
 	_ = g.synReason(synPacket(22, wire.SYNFields{}))
+	if !synGuard(t, nil).InOrder(synPacket(22, wire.SYNFields{})) {
+		t.Error("the parts of a tcp-syn-seq knock, each from a port of its own, may overtake each other")
+	}
 	p := &Packet{From: stranger, To: netip.MustParseAddrPort("192.0.2.1:7000"), Protocol: knockcore.UDP, Payload: []byte("knock")}
 	_ = g.synReason(p)
 	if refused, _ := g.observed(); seen != 2 || refused != 0 || !g.InOrder(p) {
