@@ -59,20 +59,26 @@ func TestFirewalld(t *testing.T) {
 	}
 	g := newHost(t, "BUS\non_exit remove")
 	bus := startFirewalld(g)
-	g.text = strings.ReplaceAll(strings.ReplaceAll(g.text, "firewall nftables", "firewall firewalld"), "BUS", "bus "+bus)
-	g.write(g.text)
-	g.start()
+	g.text = strings.ReplaceAll(g.text, "BUS", "bus "+bus)
+	g.startWith("firewalld")
 	testOtherFirewall(g, []string{"env", "DBUS_SYSTEM_BUS_ADDRESS=" + bus, "firewall-cmd", "--reload"})
 }
 
-// newGateOf is newGate with another firewall than nftables.
+// newGateOf is newGate with another firewall than nftables, and a source of
+// knocks.
 func newGateOf(t *testing.T, firewall, options string) *gate {
 	t.Helper()
 	g := newHost(t, options)
+	g.startWith(firewall)
+	return g
+}
+
+func (g *gate) startWith(firewall string) {
+	g.Helper()
 	g.text = strings.ReplaceAll(g.text, "firewall nftables", "firewall "+firewall)
+	g.text = strings.Replace(g.text, "\n\t\tservice ssh", "\n\t\tsource udp :62201\n\t\tservice ssh", 1)
 	g.write(g.text)
 	g.start()
-	return g
 }
 
 // TestOtherFirewalls runs the built Caddy with the firewalls that are not ours:
@@ -94,6 +100,21 @@ func TestOtherFirewalls(t *testing.T) {
 
 func testOtherFirewall(g *gate, flush []string) {
 	g.shut("at first")
+	// Gate mode knock-firewall-only, with the real client: each address for itself.
+	secret := filepath.Join(g.dir, "alice.key")
+	if err := os.WriteFile(secret, []byte("a secret of alice, long enough"), 0o600); err != nil {
+		g.Fatal(err)
+	}
+	for _, host := range []string{"192.0.2.1", "[2001:db8:1::1]"} {
+		g.alice.Run(program.Client(g.T), "send", "--method", "udp", "--secret-file", secret, "--knock-port", "62201", "alice@"+host+":2222")
+		if state := g.alice.Expect("tcp", host+":2222", netlab.Open); state != netlab.Open {
+			g.lab.Eventually(20*time.Second, "the knock to open "+host, func() bool { return g.alice.Probe("tcp", host+":2222") == netlab.Open })
+		}
+	}
+	if status, body := g.call(http.MethodDelete, "/knock/grants?client=alice", ""); status != http.StatusOK {
+		g.Fatalf("revoking all: %d %s", status, body)
+	}
+	g.shut("after revoking the knocks")
 	id4, id6 := g.grant("192.0.2.2", "10m"), g.grant("2001:db8:1::/64", "10m")
 	open := func(when string) {
 		g.Helper()

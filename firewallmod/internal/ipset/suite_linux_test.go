@@ -116,3 +116,21 @@ func TestOperatorsSets(t *testing.T) {
 	want(netlab.Filtered, "in the end")
 	host.Run("ipset", "test", "ok4", "203.0.113.7") // the operator's own entry
 }
+
+func BenchmarkOpen(b *testing.B) {
+	netlab.Need(b, "iptables", "ipset")
+	e, err := New(Config{Config: options(netlab.New(b).NS("host").FD())})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = e.Stop(context.Background(), knockcore.ExitRemove) }()
+	if err := e.Setup(b.Context(), services("ssh")); err != nil {
+		b.Fatal(err)
+	}
+	for i := 0; b.Loop(); i++ {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
+		if err := e.Open(b.Context(), knockcore.Window{Prefix: p, Service: "ssh", Expires: time.Now().Add(time.Hour)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
