@@ -119,7 +119,9 @@ func TestOperatorsSets(t *testing.T) {
 
 func BenchmarkOpen(b *testing.B) {
 	netlab.Need(b, "iptables", "ipset")
-	e, err := New(Config{Config: options(netlab.New(b).NS("host").FD())})
+	c := options(netlab.New(b).NS("host").FD())
+	c.CheckInterval = time.Hour
+	e, err := New(Config{Config: c})
 	if err != nil {
 		b.Fatal(err)
 	}
