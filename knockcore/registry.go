@@ -206,9 +206,10 @@ func (r *registry) next() (at Tick, ok bool) {
 func (r *registry) windowEnd(t target) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := r.table.Now()
 	var end time.Time
 	for _, id := range r.targets[t] {
-		if g := r.grants[id]; g.Expires.After(end) {
+		if g := r.grants[id]; g.at > now && g.Expires.After(end) {
 			end = g.Expires
 		}
 	}

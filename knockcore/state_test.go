@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -99,4 +100,27 @@ func TestRevokeRacesExpiryAndRegrant(t *testing.T) {
 	if end := g.fw.end(addr.String() + "/32 ssh"); !end.IsZero() {
 		t.Errorf("a window is open until %v", end)
 	}
+}
+
+// TestRevokeBesideExpired: a grant that is over and not swept yet holds no window,
+// and is no reason for an error.
+func TestRevokeBesideExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateTest(t, func(c *Config) { c.Observer = nil })
+		prefix := netip.MustParsePrefix("203.0.113.9/32")
+		if _, err := g.GrantByHand(t.Context(), "bob", "ssh", prefix, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		alice, err := g.GrantByHand(t.Context(), "alice", "ssh", prefix, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if ok, err := g.Revoke(t.Context(), alice.ID, "test"); !ok || err != nil {
+			t.Errorf("%v, %v", ok, err)
+		}
+		if n := len(g.fw.windows); n > 0 {
+			t.Errorf("%d windows are open", n)
+		}
+	})
 }

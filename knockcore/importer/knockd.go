@@ -143,7 +143,7 @@ func (d *door) knockd(key, value string) (err error) {
 	case "target":
 		addr, err := netip.ParseAddr(value)
 		if err != nil {
-			return fmt.Errorf("Target %q is not an address; knockd does not start with it either", value)
+			return fmt.Errorf("%q is no address for Target; knockd does not start with it either", value)
 		}
 		var notes []string
 		if addr.String() != value {

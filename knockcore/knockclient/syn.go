@@ -57,7 +57,8 @@ func (k *Knock) synPacket(s *shot, to netip.Addr) ([]byte, error) {
 		SrcPort: layers.TCPPort(synPortLow + rand.IntN(synPortHigh-synPortLow+1)), DstPort: layers.TCPPort(s.port),
 		Seq: fields.Seq, SYN: true, Window: fields.Window,
 		Options: []layers.TCPOption{
-			{OptionType: layers.TCPOptionKindNop}, {OptionType: layers.TCPOptionKindNop},
+			{OptionType: layers.TCPOptionKindNop},
+			{OptionType: layers.TCPOptionKindNop},
 			{OptionType: layers.TCPOptionKindTimestamps, OptionLength: 10, OptionData: []byte{
 				byte(fields.TSval >> 24), byte(fields.TSval >> 16), byte(fields.TSval >> 8), byte(fields.TSval), 0, 0, 0, 0,
 			}},
