@@ -56,14 +56,25 @@ var built struct {
 	paths map[string]string
 }
 
-// Build builds a main package of this module once per test process and returns
-// the program's path.
+// ProgramsEnv names the environment variable with a folder of programs that are
+// built already, by the last element of their package: CI builds each once for all
+// tests.
+const ProgramsEnv = "KNOCK_PROGRAMS"
+
+// Build builds a main package of this module once per test process, unless it is
+// in the folder that ProgramsEnv names, and returns the program's path.
 func Build(t testing.TB, pkg string) string {
 	t.Helper()
 	built.Lock()
 	defer built.Unlock()
 	if path := built.paths[pkg]; path != "" {
 		return path
+	}
+	if dir := os.Getenv(ProgramsEnv); dir != "" {
+		path := filepath.Join(dir, filepath.Base(pkg))
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
 	}
 	if built.dir == "" {
 		dir, err := os.MkdirTemp("", "caddy-knock-programs-")
