@@ -51,8 +51,8 @@ func (b *Bans) Lift(prefix netip.Prefix) int {
 // Restore brings back the bans that the store kept. Those that could not be made
 // now are deleted.
 func (b *Bans) Restore(ctx context.Context) error {
-	if b.cfg.Store == nil {
-		return nil
+	if _, shared := b.cfg.Store.(Shared); shared || b.cfg.Store == nil {
+		return nil // a shared store tells of its bans by itself
 	}
 	bans, err := b.cfg.Store.Bans(ctx)
 	if err != nil {
@@ -76,6 +76,33 @@ func (b *Bans) Restore(ctx context.Context) error {
 	b.mu.Unlock()
 	b.keep(over...)
 	return nil
+}
+
+// adopt takes in a ban that another node made, in place of one of the same prefix.
+// One that could not be made here is left out.
+func (b *Bans) adopt(ban Ban) {
+	p := ban.Prefix
+	if !p.IsValid() || b.prefix(p.Addr()) != p || b.exempt(p.Addr()) {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, known := b.bans[p]; !known {
+		if len(b.bans) >= b.cfg.Capacity {
+			b.giveWay()
+		}
+		b.len.Add(1)
+	}
+	b.bans[p] = ban
+}
+
+// forget drops the ban of a prefix that another node lifted.
+func (b *Bans) forget(p netip.Prefix) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, known := b.bans[p]; known {
+		b.drop(p)
+	}
 }
 
 // giveWay drops the ban of a few that ends first; the map picks which few.

@@ -190,7 +190,7 @@ func (g *Gatekeeper) GrantByHand(ctx context.Context, client, service string, pr
 	}
 	now := g.cfg.Now()
 	grant := &Grant{
-		ID: NewGrantID(), Client: client, Service: service, Scope: ScopeAddress, Prefix: prefix, Source: prefix.Addr(),
+		ID: g.state.newID(client, service, ScopeAddress, prefix), Client: client, Service: service, Scope: ScopeAddress, Prefix: prefix, Source: prefix.Addr(),
 		Made: now, Expires: now.Add(s.Length(c, length)), Uses: -1,
 	}
 	former, err := g.state.enter(ctx, grant, g.firewall(service), 0)
@@ -235,6 +235,10 @@ func (g *Gatekeeper) admit(ctx context.Context, k *Knock) ([]*Grant, error) {
 	if k.Replay != (ReplayKey{}) {
 		n := Nonce{Key: k.Replay, Client: k.Client.ID, Time: k.Time}
 		if err := g.state.Store.Spend(ctx, n, now, k.Window); err != nil {
+			return nil, err
+		}
+	} else if g.state.shared != nil {
+		if err := g.state.shared.Admits(); err != nil {
 			return nil, err
 		}
 	}

@@ -44,6 +44,8 @@ type Event struct {
 	Method Method
 	// Source is where the knock came from, or the address that was banned.
 	Source netip.Addr
+	// Node is the node of a fleet at which it happened, "" for this one.
+	Node string
 	// Grant is set for all kinds but EventRefused and EventBanned.
 	Grant *Grant
 	// Renewed says that EventGranted moved the expiry of an older grant.

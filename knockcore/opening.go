@@ -18,14 +18,11 @@ func (g *Gatekeeper) admitStream(ctx context.Context, k *Knock, s *Service, now 
 		Uses: 1, Session: k.Session,
 	}
 	if s.RequireSession {
-		sess, err := g.session(ctx, k, s)
+		sess, left, err := g.session(ctx, k, s)
 		if err != nil {
 			return nil, err
 		}
-		// Kept before the stream is let in, so that a restart gives no use back. A
-		// store that can't keep it reports its own health.
-		_ = g.state.Store.SaveGrant(ctx, sess)
-		if s.CloseAfterAuth && sess.Uses == 0 {
+		if s.CloseAfterAuth && left == 0 {
 			// The connection is established, so that the window has done its work.
 			if _, err := g.Revoke(ctx, sess.ID, "used up"); err != nil {
 				return nil, err
@@ -43,35 +40,61 @@ const maxWaiting = 64
 
 // session takes one use of the knock session that the frame names. A knock that
 // is on its way is waited for: the nonce is spent by now, so waiting tells
-// nobody anything, and waiters are bounded.
-func (g *Gatekeeper) session(ctx context.Context, k *Knock, s *Service) (*Grant, error) {
+// nobody anything, and waiters are bounded. left is how many uses the session has
+// afterwards.
+func (g *Gatekeeper) session(ctx context.Context, k *Knock, s *Service) (sess *Grant, left int, err error) {
 	key := sessionKey{k.Client.ID, s.Name}
 	reg := g.state.reg
-	if sess := reg.takeSession(key, k.Source, k.Session, g.state.Table.Now()); sess != nil {
-		return sess, nil
+	if sess, left, err = g.takeSession(ctx, key, k); sess != nil || err != nil {
+		return sess, left, err
 	}
 	refusal := &Refusal{Reason: ReasonNoSession}
 	if g.cfg.SessionWait < 0 {
-		return nil, refusal
+		return nil, 0, refusal
 	}
 	woken, stop := reg.wait(key, maxWaiting)
 	if woken == nil {
-		return nil, refusal
+		return nil, 0, refusal
 	}
 	defer stop()
 	timer := time.NewTimer(g.cfg.SessionWait)
 	defer timer.Stop()
 	for {
-		if sess := reg.takeSession(key, k.Source, k.Session, g.state.Table.Now()); sess != nil {
-			return sess, nil
+		if sess, left, err = g.takeSession(ctx, key, k); sess != nil || err != nil {
+			return sess, left, err
 		}
 		select {
 		case <-woken:
 		case <-timer.C:
-			return nil, refusal
+			return nil, 0, refusal
 		case <-ctx.Done():
-			return nil, refusal
+			return nil, 0, refusal
 		}
+	}
+}
+
+// takeSession takes one use of a session that fits the frame, nil if there is
+// none. It is kept before the stream is let in, so that a restart gives no use
+// back; in a fleet, it is taken from all nodes.
+func (g *Gatekeeper) takeSession(ctx context.Context, key sessionKey, k *Knock) (sess *Grant, left int, err error) {
+	for {
+		sess = g.state.reg.takeSession(key, k.Source, k.Session, g.state.Table.Now())
+		if sess == nil {
+			return nil, 0, nil
+		}
+		if g.state.shared == nil {
+			// A store that can't keep it reports its own health.
+			_ = g.state.Store.SaveGrant(ctx, sess)
+			return sess, sess.Uses, nil
+		}
+		left, err = g.state.shared.TakeUse(ctx, sess)
+		if err == nil {
+			return sess, left, nil
+		}
+		if ReasonOf(err) != ReasonNoSession {
+			return nil, 0, err
+		}
+		// Another node was faster; here it is used up, too, sooner or later.
 	}
 }
 
@@ -80,12 +103,12 @@ func (g *Gatekeeper) open(ctx context.Context, k *Knock, services []*Service, pr
 	var made, formers []*Grant
 	for _, s := range services {
 		grant := &Grant{
-			ID: NewGrantID(), Client: k.Client.ID, Service: s.Name, Method: k.Method, Scope: ScopeAddress,
+			ID: g.state.newID(k.Client.ID, s.Name, ScopeAddress, prefix), Client: k.Client.ID, Service: s.Name, Method: k.Method, Scope: ScopeAddress,
 			Prefix: prefix, Source: k.Source, Made: now, Expires: now.Add(s.Length(k.Client, k.Length)),
 			Uses: -1, Session: k.Session,
 		}
 		if s.RequireSession {
-			grant.Scope = ScopeSession
+			grant.Scope, grant.ID = ScopeSession, NewGrantID()
 			grant.Uses = max(1, s.Uses)
 			if k.Method.CarriesSession() && len(k.Session) < 16 {
 				err := &Refusal{Reason: ReasonNoSession, Detail: "service " + s.Name + " requires a session ID in the knock"}

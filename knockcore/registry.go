@@ -134,6 +134,16 @@ func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
 	return former, nil
 }
 
+// get finds a grant; nil if it is not there.
+func (r *registry) get(id GrantID) *Grant {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if rec := r.grants[id]; rec != nil {
+		return rec.Grant
+	}
+	return nil
+}
+
 // remove takes a grant out; nil if it is not there.
 func (r *registry) remove(id GrantID) *Grant {
 	r.mu.Lock()

@@ -24,6 +24,7 @@ type State struct {
 	Store Store
 	Table *Table
 
+	shared  Shared // the Store, if several nodes share it
 	reg     *registry
 	streams streams
 	seed    maphash.Seed
@@ -43,7 +44,8 @@ func NewState(store Store, maxGrants int) *State {
 		maxGrants = DefaultMaxGrants
 	}
 	table := NewTable()
-	return &State{Store: store, Table: table, reg: newRegistry(table, maxGrants), seed: maphash.MakeSeed()}
+	shared, _ := store.(Shared)
+	return &State{Store: store, Table: table, shared: shared, reg: newRegistry(table, maxGrants), seed: maphash.MakeSeed()}
 }
 
 func (s *State) lock(t target) func() {
@@ -58,6 +60,17 @@ func (s *State) lock(t target) func() {
 // means no bound.
 func (s *State) enter(ctx context.Context, g *Grant, fw Firewall, most int) (former *Grant, err error) {
 	defer s.lock(g.target())()
+	if former, err = s.place(ctx, g, fw, most); err != nil {
+		return nil, err
+	}
+	// A grant that can't be kept stands: the owner is not locked out by a full
+	// disk. The store reports its own health.
+	_ = s.Store.SaveGrant(ctx, g)
+	return former, nil
+}
+
+// place is enter without the store. The caller holds the target's lock.
+func (s *State) place(ctx context.Context, g *Grant, fw Firewall, most int) (former *Grant, err error) {
 	former, err = s.reg.put(g, most)
 	if err != nil {
 		return nil, err
@@ -71,11 +84,6 @@ func (s *State) enter(ctx context.Context, g *Grant, fw Firewall, most int) (for
 			}
 			return nil, fmt.Errorf("%w: %w", ReasonFirewallError, err)
 		}
-	}
-	if err := s.Store.SaveGrant(ctx, g); err != nil {
-		// The grant stands: the owner is not locked out by a full disk. The store
-		// reports its own health.
-		return former, nil
 	}
 	return former, nil
 }
@@ -129,26 +137,36 @@ func (s *State) Holds(service string, remote netip.AddrPort) bool {
 // and the stream that it admitted. It reports whether there was such a grant; a
 // firewall that can't close the window is an error.
 func (g *Gatekeeper) Revoke(ctx context.Context, id GrantID, by string) (bool, error) {
+	return g.revoke(ctx, id, by, "")
+}
+
+func (g *Gatekeeper) revoke(ctx context.Context, id GrantID, by, node string) (bool, error) {
 	grant := g.state.reg.remove(id)
 	if grant == nil {
 		if grant = g.state.streams.cut(id); grant == nil {
 			return false, nil
 		}
-		g.cfg.Observer.tell(Event{Kind: EventRevoked, Method: grant.Method, Source: grant.Source, Grant: grant, By: by})
+		g.cfg.Observer.tell(Event{Kind: EventRevoked, Method: grant.Method, Source: grant.Source, Grant: grant, By: by, Node: node})
 		return true, nil
 	}
 	err := g.finish(ctx, grant)
-	g.cfg.Observer.tell(Event{Kind: EventRevoked, Method: grant.Method, Source: grant.Source, Grant: grant, By: by})
+	g.cfg.Observer.tell(Event{Kind: EventRevoked, Method: grant.Method, Source: grant.Source, Grant: grant, By: by, Node: node})
 	return true, err
 }
 
-// finish closes what a removed grant kept open.
+// finish closes what a removed grant kept open, and forgets it.
 func (g *Gatekeeper) finish(ctx context.Context, grant *Grant) error {
 	defer g.state.lock(grant.target())()
-	err := g.state.Store.DeleteGrant(ctx, grant.ID)
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ReasonStoreError, err)
+	// The window first: a store may wait for a network.
+	err := g.shut(ctx, grant)
+	if storeErr := g.state.Store.DeleteGrant(ctx, grant.ID); storeErr != nil && err == nil {
+		err = fmt.Errorf("%w: %w", ReasonStoreError, storeErr)
 	}
+	return err
+}
+
+// shut closes what a removed grant kept open. The caller holds the target's lock.
+func (g *Gatekeeper) shut(ctx context.Context, grant *Grant) (err error) {
 	if fw := g.firewall(grant.Service); fw != nil {
 		if fwErr := g.state.window(ctx, grant.target(), grant.Client, fw); fwErr != nil {
 			err = fmt.Errorf("%w: %w", ReasonFirewallError, fwErr)
@@ -165,7 +183,15 @@ func (g *Gatekeeper) finish(ctx context.Context, grant *Grant) error {
 func (g *Gatekeeper) Sweep(ctx context.Context) time.Duration {
 	table := g.state.Table
 	for _, grant := range g.state.reg.expired(table.Now()) {
-		_ = g.finish(ctx, grant) // a firewall with kernel timeouts has closed by itself
+		// A firewall with kernel timeouts has closed by itself, and a shared store
+		// has forgotten it by itself: another node may have renewed it by now.
+		if g.state.shared == nil {
+			_ = g.finish(ctx, grant)
+		} else {
+			unlock := g.state.lock(grant.target())
+			_ = g.shut(ctx, grant)
+			unlock()
+		}
 		g.cfg.Observer.tell(Event{Kind: EventExpired, Method: grant.Method, Source: grant.Source, Grant: grant})
 	}
 	wait := time.Hour
@@ -197,6 +223,7 @@ func (g *Gatekeeper) Activate(ctx context.Context) {
 	if alone {
 		g.prune(ctx)
 	}
+	g.state.follow()
 }
 
 // Deactivate takes g's word away, if it had one. Grants that nobody allows any
@@ -250,8 +277,12 @@ func (g *Gatekeeper) prune(ctx context.Context) (revoked int) {
 }
 
 // Restore makes the grants live that the store kept from a former process, with
-// their windows. Grants that could not be made now, or are over, are deleted.
+// their windows. Grants that could not be made now, or are over, are deleted. What
+// a shared store keeps comes once the gatekeeper is active.
 func (g *Gatekeeper) Restore(ctx context.Context) (restored int, err error) {
+	if g.state.shared != nil {
+		return 0, nil
+	}
 	grants, err := g.state.Store.Grants(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("reading kept grants: %w", err)

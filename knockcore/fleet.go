@@ -1,0 +1,213 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package knockcore
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Shared is a Store that several nodes, a fleet, use at once: what one of them
+// keeps all of them learn. It ends grants by itself when they are over, so
+// nobody deletes them for that.
+type Shared interface {
+	Store
+
+	// Follow gives to the sink all that is kept and, from then on, what other
+	// nodes change, in the order in which the fleet agreed on it: what was revoked
+	// does not come back. It does not wait. There is one sink; a second call gives
+	// the first one all that is kept once more.
+	Follow(sink Sink)
+
+	// Admits reports why nothing new may be admitted now; nil if it may. It does
+	// not wait. Spend asks by itself.
+	Admits() error
+
+	// TakeUse uses up one connection of a session grant, for all nodes: of several
+	// calls no more succeed than it has uses. g is the grant as it is at this node
+	// afterwards; left is how many uses are left. ReasonNoSession means that there
+	// was none left, or that the grant is gone.
+	TakeUse(ctx context.Context, g *Grant) (left int, err error)
+
+	// Order tells the other nodes to revoke what the selection matches there:
+	// streams, which only the node knows that admitted them, and grants that this
+	// node has not heard of yet.
+	Order(ctx context.Context, sel Selection) error
+}
+
+// Sink takes in what other nodes did. Calls may come at the same time, but not
+// for the same grant or prefix.
+type Sink interface {
+	// Enter makes a grant live that another node made or renewed, without keeping
+	// it again. To be told again of the same one is nothing. The grant must not be
+	// changed.
+	Enter(g *Grant, node string)
+	// Remove ends a grant that another node revoked.
+	Remove(id GrantID, node string)
+	// Revoke does what Order asked for.
+	Revoke(sel Selection, node string)
+	// Ban bans, in place of a ban of the same prefix.
+	Ban(b Ban)
+	// Lift forgets the ban of exactly this prefix.
+	Lift(prefix netip.Prefix)
+}
+
+// Selection says which grants are meant: those that fit everything that is set.
+// The zero value means all.
+type Selection struct {
+	ID      GrantID      `json:"id,omitzero"`
+	Client  string       `json:"client,omitempty"`
+	Service string       `json:"service,omitempty"`
+	Method  Method       `json:"method,omitzero"`
+	Prefix  netip.Prefix `json:"prefix,omitzero"` // any that overlaps
+}
+
+// All reports whether everything is selected.
+func (s Selection) All() bool { return s == Selection{} }
+
+// Match reports whether the grant is meant.
+func (s Selection) Match(g *Grant) bool {
+	return (s.ID == GrantID{} || s.ID == g.ID) && (s.Client == "" || s.Client == g.Client) &&
+		(s.Service == "" || s.Service == g.Service) && (s.Method == MethodNone || s.Method == g.Method) &&
+		(!s.Prefix.IsValid() || s.Prefix.Overlaps(g.Prefix))
+}
+
+// RevokeAll revokes what the selection matches, at all nodes if the store is
+// shared. It returns how many grants were revoked here and elsewhere as far as
+// this node knew them, and what went wrong.
+func (g *Gatekeeper) RevokeAll(ctx context.Context, sel Selection, by string) (revoked int, errs []error) {
+	for _, grant := range g.state.Grants(sel.Match) {
+		ok, err := g.Revoke(ctx, grant.ID, by)
+		if ok {
+			revoked++
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if g.state.shared != nil {
+		if err := g.state.shared.Order(ctx, sel); err != nil {
+			errs = append(errs, fmt.Errorf("%w: telling the other nodes: %w", ReasonStoreError, err))
+		}
+	}
+	return revoked, errs
+}
+
+// newID is the ID of a new grant. Nodes of a fleet give the grant of address
+// scope of the same client, service and prefix the same ID, so that they all mean
+// one grant, as one node does.
+func (s *State) newID(client, service string, scope Scope, prefix netip.Prefix) GrantID {
+	if s.shared == nil || scope != ScopeAddress {
+		return NewGrantID()
+	}
+	b := append([]byte(client), 0)
+	b = append(append(b, service...), 0)
+	b, _ = prefix.AppendText(b)
+	sum := sha256.Sum256(b)
+	return GrantID(sum[:8])
+}
+
+// follow makes the state a part of the fleet, or, when it is already, has it told
+// again what a new configuration may want to know.
+func (s *State) follow() {
+	if s.shared != nil {
+		s.shared.Follow(fleet{s})
+	}
+}
+
+// last is the last of the gatekeepers whose word counts and that allow the grant
+// (nil: any); nil if there is none.
+func (s *State) last(grant *Grant) *Gatekeeper {
+	s.activeMu.Lock()
+	defer s.activeMu.Unlock()
+	for i := len(s.active) - 1; i >= 0; i-- {
+		if grant == nil || s.active[i].mayStand(grant) {
+			return s.active[i]
+		}
+	}
+	return nil
+}
+
+// fleet is the Sink of a State.
+type fleet struct{ *State }
+
+// windowTimeout bounds what another node's change may cost at a firewall.
+const windowTimeout = 10 * time.Second
+
+// Enter implements Sink. A grant that this node's configuration does not allow is
+// left alone: other nodes may have another one.
+func (f fleet) Enter(grant *Grant, node string) {
+	gate := f.last(grant)
+	if gate == nil || f.reg.get(grant.ID) == grant || !grant.Expires.After(gate.Now()) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), windowTimeout)
+	defer cancel()
+	unlock := f.lock(grant.target())
+	former, err := f.place(ctx, grant, gate.firewall(grant.Service), 0)
+	unlock()
+	if err != nil {
+		gate.cfg.Observer.tell(Event{Kind: EventRefused, Method: grant.Method, Source: grant.Source, Node: node, Err: err})
+		return
+	}
+	gate.cfg.Observer.tell(Event{
+		Kind: EventGranted, Method: grant.Method, Source: grant.Source, Grant: grant, Renewed: former != nil, Node: node,
+	})
+	if !f.allowed(grant) { // the configuration changed meanwhile
+		f.remove(grant.ID, node, "client or service removed")
+	}
+}
+
+// Remove implements Sink.
+func (f fleet) Remove(id GrantID, node string) { f.remove(id, node, "another node") }
+
+func (f fleet) remove(id GrantID, node, by string) {
+	grant := f.reg.remove(id)
+	gate := f.last(nil)
+	if grant == nil || gate == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), windowTimeout)
+	defer cancel()
+	unlock := f.lock(grant.target())
+	err := gate.shut(ctx, grant)
+	unlock()
+	gate.cfg.Observer.tell(Event{Kind: EventRevoked, Method: grant.Method, Source: grant.Source, Grant: grant, By: by, Node: node, Err: err})
+}
+
+// Revoke implements Sink.
+func (f fleet) Revoke(sel Selection, node string) {
+	gate := f.last(nil)
+	if gate == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), windowTimeout)
+	defer cancel()
+	for _, grant := range f.Grants(sel.Match) {
+		_, _ = gate.revoke(ctx, grant.ID, "another node", node)
+	}
+}
+
+// Ban implements Sink.
+func (f fleet) Ban(ban Ban) {
+	f.eachBans(func(b *Bans) { b.adopt(ban) })
+}
+
+// Lift implements Sink.
+func (f fleet) Lift(prefix netip.Prefix) {
+	f.eachBans(func(b *Bans) { b.forget(prefix) })
+}
+
+func (f fleet) eachBans(do func(*Bans)) {
+	f.activeMu.Lock()
+	defer f.activeMu.Unlock()
+	for _, g := range f.active {
+		if g.cfg.Bans != nil {
+			do(g.cfg.Bans)
+		}
+	}
+}

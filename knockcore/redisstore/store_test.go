@@ -1,0 +1,39 @@
+// SPDX-FileCopyrightText: 2026 The caddy-knock authors
+// SPDX-License-Identifier: Apache-2.0
+
+package redisstore
+
+import (
+	"hash/crc32"
+	"strconv"
+	"testing"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/redislab"
+)
+
+func testOptions(t testing.TB, node, prefix string, addresses ...string) Options {
+	return Options{Addresses: addresses, Prefix: prefix, Node: node, Log: func(level, msg string, err error) {
+		t.Log(node, level, msg, err)
+	}}
+}
+
+func TestStoreSuite(t *testing.T) {
+	server := redislab.Start(t)
+	coretest.StoreSuite(t, func(t *testing.T, dir string) knockcore.Store {
+		prefix := strconv.Itoa(int(crc32.ChecksumIEEE([]byte(dir))))
+		server.Forgive(prefix)
+		opts := testOptions(t, "a", prefix, server.Address)
+		opts.Capacity = 2048
+		opts.Log = func(string, string, error) {} // may come when the test is over
+		s, err := Open(opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Health(); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}, true)
+}
