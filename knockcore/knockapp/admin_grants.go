@@ -63,49 +63,39 @@ func (a *App) trouble(g *knockcore.Grant) error {
 	return nil
 }
 
-// selection reads the parameters that select grants; all is set if there are
-// none.
-func selection(r *http.Request) (match func(*knockcore.Grant) bool, all bool, err error) {
+// selection reads the parameters that select grants.
+func selection(r *http.Request) (sel knockcore.Selection, err error) {
 	q := r.URL.Query()
-	var tests []func(*knockcore.Grant) bool
 	for key, values := range q {
 		value := values[len(values)-1]
 		switch key {
 		case "client":
-			tests = append(tests, func(g *knockcore.Grant) bool { return g.Client == value })
+			sel.Client, err = value, notEmpty(key, value)
 		case "service":
-			tests = append(tests, func(g *knockcore.Grant) bool { return g.Service == value })
+			sel.Service, err = value, notEmpty(key, value)
 		case "method":
-			m, err := knockcore.ParseMethod(value)
-			if err != nil {
-				return nil, false, err
-			}
-			tests = append(tests, func(g *knockcore.Grant) bool { return g.Method == m })
+			sel.Method, err = knockcore.ParseMethod(value)
 		case "address":
-			p, err := parseAddressOrPrefix(value)
-			if err != nil {
-				return nil, false, err
-			}
-			tests = append(tests, func(g *knockcore.Grant) bool { return g.Prefix.Overlaps(p) })
+			sel.Prefix, err = parseAddressOrPrefix(value)
 		case "id":
-			id, err := knockcore.ParseGrantID(value)
-			if err != nil {
-				return nil, false, err
-			}
-			tests = append(tests, func(g *knockcore.Grant) bool { return g.ID == id })
+			sel.ID, err = knockcore.ParseGrantID(value)
 		case "limit", "after", "all":
 		default:
-			return nil, false, fmt.Errorf("unknown parameter %q; expect client, service, method, address, id, limit, after or all", key)
+			return sel, fmt.Errorf("unknown parameter %q; expect client, service, method, address, id, limit, after or all", key)
+		}
+		if err != nil {
+			return sel, err
 		}
 	}
-	return func(g *knockcore.Grant) bool {
-		for _, test := range tests {
-			if !test(g) {
-				return false
-			}
-		}
-		return true
-	}, len(tests) == 0, nil
+	return sel, nil
+}
+
+// notEmpty refuses an empty value, which would select everything.
+func notEmpty(key, value string) error {
+	if value == "" {
+		return fmt.Errorf("parameter %s is empty", key)
+	}
+	return nil
 }
 
 func parseAddressOrPrefix(s string) (netip.Prefix, error) {
@@ -126,7 +116,7 @@ const (
 )
 
 func (*Admin) grants(app *App, r *http.Request) (any, error) {
-	match, _, err := selection(r)
+	sel, err := selection(r)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +132,7 @@ func (*Admin) grants(app *App, r *http.Request) (any, error) {
 			return nil, fmt.Errorf("after: %w", err)
 		}
 	}
-	page, more := app.Running().State().Page(match, after, limit)
+	page, more := app.Running().State().Page(sel.Match, after, limit)
 	answer := struct {
 		Grants []grantJSON `json:"grants"`
 		// Next is the value of `after` for the next page, absent on the last one.
@@ -192,26 +182,21 @@ func (*Admin) grant(app *App, r *http.Request) (any, error) {
 }
 
 func (*Admin) revoke(app *App, r *http.Request) (any, error) {
-	match, all, err := selection(r)
+	sel, err := selection(r)
 	if err != nil {
 		return nil, err
 	}
-	if all && r.URL.Query().Get("all") != "true" {
+	if sel.All() && r.URL.Query().Get("all") != "true" {
 		return nil, errors.New("name what to revoke by client, service, method, address or id, or say all=true")
 	}
-	gate := app.Running()
 	answer := struct {
 		Revoked int      `json:"revoked"`
 		Errors  []string `json:"errors,omitempty"`
 	}{}
-	for _, g := range gate.State().Grants(match) {
-		ok, err := gate.Revoke(r.Context(), g.ID, "admin")
-		if ok {
-			answer.Revoked++
-		}
-		if err != nil {
-			answer.Errors = append(answer.Errors, err.Error())
-		}
+	revoked, errs := app.Running().RevokeAll(r.Context(), sel, "admin")
+	answer.Revoked = revoked
+	for _, err := range errs {
+		answer.Errors = append(answer.Errors, err.Error())
 	}
 	if len(answer.Errors) > 0 {
 		return answer, httpStatus{http.StatusInternalServerError, "not all was closed"}

@@ -40,10 +40,11 @@ func (*Admin) status(app *App, _ *http.Request) (any, error) {
 		Pending  int           `json:"streams_pending"`
 		Window   string        `json:"time_window"`
 		Store    string        `json:"store"`
+		Fleet    *fleetJSON    `json:"fleet,omitempty"`
 		Services []serviceJSON `json:"services"`
 	}{
 		Problems: app.problems(), Clients: gate.Keyring().Len(), Grants: gate.State().Len(),
-		Pending: app.Pending().Len(), Window: gate.Window().String(), Services: []serviceJSON{},
+		Fleet: fleetOf(gate.State().Store), Pending: app.Pending().Len(), Window: gate.Window().String(), Services: []serviceJSON{},
 	}
 	answer.Healthy = len(answer.Problems) == 0
 	if live := app.live.Load(); live != nil {

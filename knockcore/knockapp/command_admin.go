@@ -86,6 +86,7 @@ func statusCommand() *cobra.Command {
 				Pending  int    `json:"streams_pending"`
 				Window   string `json:"time_window"`
 				Store    string
+				Fleet    *fleetJSON
 				Services []struct {
 					Name     string
 					Ports    []string
@@ -102,6 +103,11 @@ func statusCommand() *cobra.Command {
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "health   %s\nclients  %d\ngrants   %d live\nstore    %s, %d nonces remembered\nstreams  %d undecided\nclocks   may differ by %s\n\n",
 				health, s.Clients, s.Grants, s.Store, s.Nonces, s.Pending, s.Window)
+			if s.Fleet != nil {
+				if err := printFleet(cmd, s.Fleet); err != nil {
+					return err
+				}
+			}
 			w := table(cmd, "SERVICE", "PORTS", "FIREWALL", "GRANTS")
 			for _, v := range s.Services {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", v.Name, strings.Join(v.Ports, " "), dash(v.Firewall), v.Grants)
@@ -109,6 +115,23 @@ func statusCommand() *cobra.Command {
 			return w.Flush()
 		},
 	})
+}
+
+// printFleet lists the nodes.
+func printFleet(cmd *cobra.Command, f *fleetJSON) error {
+	w := table(cmd, "NODE", "BEHIND", "HEARD OF", "GRANTS AND BANS")
+	for _, n := range f.Nodes {
+		heard := "now"
+		if n.Silent >= nodeSilent.Seconds() {
+			heard = (time.Duration(n.Silent) * time.Second).String() + " ago"
+		}
+		if n.Own {
+			n.Name += " (this one)"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%d\n", n.Name, n.Behind, heard, n.Items)
+	}
+	fmt.Fprintln(w)
+	return w.Flush()
 }
 
 func dash(s string) string {

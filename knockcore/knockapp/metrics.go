@@ -74,7 +74,7 @@ var processMetrics = &metrics{
 
 func newMetrics(registry *prometheus.Registry) *metrics {
 	m := processMetrics
-	for _, c := range []prometheus.Collector{m.knocks, m.grants, m.ended, m.bans, m.live, m.nonces, m.pending, m.evicted, sourceCollector{}, commandsTotal, doorEvents, flowsCut} {
+	for _, c := range []prometheus.Collector{m.knocks, m.grants, m.ended, m.bans, m.live, m.nonces, m.pending, m.evicted, sourceCollector{}, commandsTotal, doorEvents, flowsCut, storeSeconds, storeErrors, fleetCollector{}} {
 		// Already registered by another module of this configuration: the same one.
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			panic(err) // the collectors are fixed at compile time

@@ -17,6 +17,10 @@ import (
 // observe turns the gatekeeper's events into metrics and log lines. It runs on
 // the goroutine that knocks, so it only counts and logs.
 func (a *App) observe(e knockcore.Event) {
+	if e.Node != "" {
+		a.observeElsewhere(e)
+		return
+	}
 	switch e.Kind {
 	case knockcore.EventGranted:
 		if e.Method != knockcore.MethodNone { // not by hand
@@ -40,6 +44,25 @@ func (a *App) observe(e knockcore.Event) {
 		reason := knockcore.ReasonOf(e.Err)
 		a.metrics.knocks.WithLabelValues(e.Method.String(), reason.String()).Inc()
 		a.refused.log(a.logger, e, reason)
+	}
+}
+
+// observeElsewhere logs what another node did. It is counted there.
+func (a *App) observeElsewhere(e knockcore.Event) {
+	node := zap.String("node", e.Node)
+	switch e.Kind {
+	case knockcore.EventGranted:
+		if entry := a.logger.Check(zapcore.DebugLevel, "granted elsewhere"); entry != nil {
+			entry.Write(append(grantFields(e.Grant), node, zap.Bool("renewed", e.Renewed))...)
+		}
+		if live := a.live.Load(); live != nil {
+			live.wake()
+		}
+	case knockcore.EventRevoked:
+		a.metrics.ended.WithLabelValues(e.Grant.Service, "revoked").Inc()
+		a.logger.Info("revoked", append(grantFields(e.Grant), zap.String("by", e.By), node, zap.Error(e.Err))...)
+	case knockcore.EventRefused:
+		a.refused.log(a.logger, e, knockcore.ReasonOf(e.Err))
 	}
 }
 

@@ -38,7 +38,7 @@ func (l *live) Destruct() error { return l.state.Store.Close() }
 
 func acquireLive(store StoreConverter, window time.Duration, maxGrants int) (*live, error) {
 	key, open := store.KnockStore(max(window, greatestWindow))
-	value, _, err := lives.LoadOrNew(key, func() (caddy.Destructor, error) {
+	value, loaded, err := lives.LoadOrNew(key, func() (caddy.Destructor, error) {
 		opened, err := open()
 		if err != nil {
 			return nil, fmt.Errorf("opening the store: %w", err)
@@ -48,7 +48,11 @@ func acquireLive(store StoreConverter, window time.Duration, maxGrants int) (*li
 	if err != nil {
 		return nil, err
 	}
-	return value.(*live), nil
+	l := value.(*live)
+	if r, ok := store.(storeReconfigurer); ok && loaded {
+		r.Reconfigure(l.state.Store)
+	}
+	return l, nil
 }
 
 func releaseLive(l *live) error {

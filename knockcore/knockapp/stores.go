@@ -25,6 +25,10 @@ type StoreConverter interface {
 	KnockStore(window time.Duration) (key string, open func() (knockcore.Store, error))
 }
 
+// storeReconfigurer is a StoreConverter whose store takes new settings while it is
+// open.
+type storeReconfigurer interface{ Reconfigure(knockcore.Store) }
+
 // greatestWindow is the time window of fwknop, the longest of all methods.
 const greatestWindow = 2 * time.Minute
 

@@ -78,6 +78,9 @@ type Settings struct {
 	Replicas int
 }
 
+// Check reports what is wrong with the options, without connecting.
+func (o Options) Check() error { return o.complete() }
+
 func (o *Options) complete() error {
 	o.Prefix = cmp.Or(o.Prefix, DefaultPrefix)
 	o.Window = cmp.Or(o.Window, DefaultWindow)
