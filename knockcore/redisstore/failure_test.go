@@ -256,7 +256,7 @@ func TestSentinelFailover(t *testing.T) {
 	host, port, _ := net.SplitHostPort(master.Address)
 	replica := redislab.Start(t, "--replicaof", host, port)
 	await(t, "replication", func() bool { return strings.Contains(replica.Info("master_link_status"), "up") })
-	address := program.FreeAddress(t)
+	address := redislab.Address(t)
 	_, sentinelPort, _ := net.SplitHostPort(address)
 	file := master.Config("sentinel.conf", fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor knock %s %s 1\n"+
 		"sentinel down-after-milliseconds knock 300\nsentinel failover-timeout knock 2000\n", sentinelPort, host, port))

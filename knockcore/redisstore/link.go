@@ -204,7 +204,7 @@ func (s *Store) setLink(err error) {
 	old := s.link.Load()
 	if err != nil {
 		s.link.Store(nil)
-	} else if old == nil || old.epoch != s.next.epoch || old.sha != s.next.sha || old.client != s.next.client {
+	} else if old == nil || old.epoch != s.next.epoch || old.sha != s.next.sha || old.base != s.next.base || old.client != s.next.client {
 		s.link.Store(s.next)
 	}
 	s.mu.Lock()
