@@ -19,26 +19,30 @@ import (
 
 // From linux/sock_diag.h and linux/inet_diag.h.
 const (
-	sockDiagByFamily = 20
-	sockDestroy      = 21
-	diagIDSize       = 48             // struct inet_diag_sockid
-	diagReqSize      = 8 + diagIDSize // struct inet_diag_req_v2
-	diagMsgSize      = 4 + diagIDSize // the head of struct inet_diag_msg
-	tcpListen        = 10
-	tcpClose         = 7
-	tcpTimeWait      = 6
+	tcpDiagGetSock = 18 // of both families at once, which sock_diag's own request is not
+	sockDestroy    = 21
+	diagIDSize     = 48             // struct inet_diag_sockid
+	diagMsgSize    = 4 + diagIDSize // the head of struct inet_diag_msg
+	tcpListen      = 10
+	tcpClose       = 7
+	tcpTimeWait    = 6
 )
 
 // openStates are the TCP states of sockets that hold a connection.
 const openStates = 0xffff &^ (1<<tcpListen | 1<<tcpClose | 1<<tcpTimeWait)
 
-// diagRequest is a struct inet_diag_req_v2 about TCP.
-func diagRequest(family uint8, states uint32, id []byte) []byte {
-	b := make([]byte, diagReqSize)
-	b[0], b[1] = family, unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(b[4:], states)
-	copy(b[8:], id)
+// listRequest is a struct inet_diag_req about all sockets in the states.
+func listRequest(states uint32) []byte {
+	b := make([]byte, 4+diagIDSize+8)
+	binary.NativeEndian.PutUint32(b[4+diagIDSize:], states)
 	return b
+}
+
+// destroyRequest is a struct inet_diag_req_v2 about one TCP socket.
+func destroyRequest(family uint8, id []byte) []byte {
+	b := make([]byte, 8, 8+diagIDSize)
+	b[0], b[1] = family, unix.IPPROTO_TCP
+	return append(b, id...)
 }
 
 // socket reads a struct inet_diag_msg: the ends, in network byte order, and the
@@ -67,26 +71,24 @@ func (e *Engine) sockets(asked []request, natted map[pair]bool) (reset int, err 
 		return 0, err
 	}
 	defer conn.Close()
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		msgs, err := conn.Execute(netlink.Message{
-			Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump},
-			Data:   diagRequest(family, openStates, nil),
-		})
-		if err != nil {
-			return reset, fmt.Errorf("%w: listing sockets: %w", ErrSockets, err)
+	msgs, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: tcpDiagGetSock, Flags: netlink.Request | netlink.Dump},
+		Data:   listRequest(openStates),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("%w: listing sockets: %w", ErrSockets, err)
+	}
+	for _, m := range msgs {
+		ends, id, ok := socket(m.Data)
+		if !ok || !natted[ends] && e.wanted(asked, knockcore.TCP, ends.remote, ends.local.Port()) == nil {
+			continue
 		}
-		for _, m := range msgs {
-			ends, id, ok := socket(m.Data)
-			if !ok || !natted[ends] && e.wanted(asked, knockcore.TCP, ends.remote, ends.local.Port()) == nil {
-				continue
-			}
-			switch err := destroy(conn, family, id); {
-			case err == nil:
-				reset++
-			case errors.Is(err, fs.ErrNotExist): // it went by itself
-			default:
-				return reset, fmt.Errorf("%w: %w", ErrSockets, err)
-			}
+		switch err := destroy(conn, m.Data[0], id); {
+		case err == nil:
+			reset++
+		case errors.Is(err, fs.ErrNotExist): // it went by itself
+		default:
+			return reset, fmt.Errorf("%w: %w", ErrSockets, err)
 		}
 	}
 	return reset, nil
@@ -95,7 +97,7 @@ func (e *Engine) sockets(asked []request, natted map[pair]bool) (reset int, err 
 func destroy(conn *netlink.Conn, family uint8, id []byte) error {
 	_, err := conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: sockDestroy, Flags: netlink.Request | netlink.Acknowledge},
-		Data:   diagRequest(family, 0, id),
+		Data:   destroyRequest(family, id),
 	})
 	return err
 }
