@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,11 +22,13 @@ import (
 // lab is a set of network namespaces, a folder, and programs that run; close ends
 // all of it.
 type lab struct {
-	ctx    context.Context
-	dir    string
-	spaces []string
-	ends   []func()
+	ctx  context.Context
+	dir  string
+	ends []func()
 }
+
+// spaces counts the namespaces of all labs.
+var spaces atomic.Int64
 
 func newLab(ctx context.Context) (*lab, error) {
 	dir, err := os.MkdirTemp("", "knock-benchmark-")
@@ -40,13 +44,19 @@ func (l *lab) close() {
 	}
 }
 
+func mayUseNamespaces() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%w: network namespaces need root", errMissing)
+	}
+	return need("ip")
+}
+
 // space makes a namespace.
 func (l *lab) space(name string) (string, error) {
-	name = fmt.Sprintf("knockbench-%d-%s-%d", os.Getpid(), name, len(l.spaces))
+	name = fmt.Sprintf("knockbench-%d-%s-%d", os.Getpid(), name, spaces.Add(1))
 	if err := l.run("ip", "netns", "add", name); err != nil {
 		return "", err
 	}
-	l.spaces = append(l.spaces, name)
 	l.ends = append(l.ends, func() { _ = exec.Command("ip", "netns", "del", name).Run() })
 	return name, l.in(name, "ip", "link", "set", "lo", "up")
 }
@@ -88,22 +98,45 @@ func (l *lab) feed(input string, args ...string) error {
 // start runs a program in a namespace until the lab is closed. Its output goes to
 // the returned file.
 func (l *lab) start(space string, args ...string) (log string, err error) {
-	f, err := os.CreateTemp(l.dir, filepath.Base(args[0])+"-*.log")
+	p, err := l.launch(append([]string{"ip", "netns", "exec", space}, args...)...)
 	if err != nil {
 		return "", err
 	}
+	return p.log, nil
+}
+
+// process is a program that runs until the lab is closed, or until it is killed.
+type process struct {
+	pid  int
+	log  string // the file with its output
+	kill func()
+}
+
+// launch runs a program here.
+func (l *lab) launch(args ...string) (*process, error) {
+	f, err := os.CreateTemp(l.dir, filepath.Base(args[0])+"-*.log")
+	if err != nil {
+		return nil, err
+	}
 	defer f.Close()
-	cmd := exec.Command("ip", append([]string{"netns", "exec", space}, args...)...)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = f, f
 	cmd.Env = append(os.Environ(), "HOME="+l.dir, "XDG_DATA_HOME="+l.dir, "XDG_CONFIG_HOME="+l.dir)
 	if err := cmd.Start(); err != nil {
-		return "", err
+		return nil, err
 	}
-	l.ends = append(l.ends, func() {
+	kill := sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return f.Name(), nil
+	l.ends = append(l.ends, kill)
+	return &process{pid: cmd.Process.Pid, log: f.Name(), kill: kill}, nil
+}
+
+// file writes a file into the lab's folder.
+func (l *lab) file(name, text string) (string, error) {
+	name = filepath.Join(l.dir, name)
+	return name, os.WriteFile(name, []byte(text), 0o600)
 }
 
 // await waits until a log says something.
@@ -114,9 +147,15 @@ func (l *lab) await(log, what string) error {
 			return err
 		}
 		if time.Now().After(deadline) || l.ctx.Err() != nil {
-			return fmt.Errorf("waiting in vain for %q: %s", what, text)
+			return fmt.Errorf("waiting in vain for %q: %s", what, tail(log))
 		}
 	}
+}
+
+// tail is the end of a log.
+func tail(log string) []byte {
+	text, _ := os.ReadFile(log)
+	return text[max(0, len(text)-1000):]
 }
 
 // inside runs fn on a thread within the namespace; programs that it starts, and
@@ -144,7 +183,7 @@ func inside(space string, fn func() error) error {
 func need(names ...string) error {
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
-			return fmt.Errorf("the program %s is not installed", name)
+			return fmt.Errorf("%w: the program %s is not installed", errMissing, name)
 		}
 	}
 	return nil

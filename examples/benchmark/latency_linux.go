@@ -5,129 +5,184 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
-	"io"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// contestant opens port 22 of a host for the address that knocks.
-type contestant struct {
-	name string
-	// serve sets it up on the host.
-	serve func(l *lab, host string) error
-	// knock is the command of its client.
-	knock []string
-}
-
-// latency measures how long it takes from knocking until a connection stands.
-func latency(ctx context.Context, o options, out io.Writer) error {
-	if err := need("ip", "nft", "iptables", "knockd", "knock", "fwknopd", "fwknop"); err != nil {
+// latency measures how long it takes from knocking until a connection stands: with
+// the client programs, and without them, from the last packet of the knock on.
+func latency(ctx context.Context, o options, r *report) error {
+	if err := need("ip", "nft"); err != nil {
 		return err
 	}
-	tools, err := newLab(ctx)
-	if err != nil {
-		return err
-	}
-	defer tools.close()
-	caddy, err := tools.build(o.caddy, "xcaddy")
-	if err != nil {
-		return err
-	}
-	client, err := tools.build(o.client, "knockcore/cmd/caddy-knock")
-	if err != nil {
-		return err
-	}
-	fmt.Fprintln(out, "\tfrom starting the client program: median\tworst\tfrom its end: median\tworst")
-	for _, c := range []contestant{withCaddy(caddy, client), withKnockd(), withFwknop()} {
-		total, rest, err := c.measure(ctx, o.rounds)
+	var arenas []*arena
+	defer func() {
+		for _, a := range arenas {
+			a.close()
+		}
+	}()
+	for _, c := range []struct {
+		contestant
+		needs []string
+	}{
+		{withCaddy(o.caddy, o.client), nil},
+		{withKnockd(), []string{"knockd", "knock"}},
+		{withFwknop(), []string{"fwknopd", "fwknop", "iptables"}},
+		{bare(), nil},
+	} {
+		if err := need(c.needs...); err != nil {
+			r.note("%s: %v", c.name, err)
+			continue
+		}
+		a, err := newArena(ctx, c.contestant)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		fmt.Fprintf(out, "%s\t%v\t%v\t%v\t%v\n", c.name, median(total), slices.Max(total), median(rest), slices.Max(rest))
+		arenas = append(arenas, a)
 	}
-	return nil
+	milliseconds := func(d time.Duration) float64 { return d.Seconds() * 1000 }
+	var programs, packets []subject
+	for _, a := range arenas {
+		goals := map[int]float64{0: 0.1}
+		switch a.name {
+		case "bare netlink insert":
+			goals = map[int]float64{0: 2}
+		case arenas[0].name:
+			goals = nil
+		}
+		packets = append(packets, subject{a.name, goals, func(ctx context.Context) ([]float64, error) {
+			total, _, err := a.once(ctx, a.packets)
+			return []float64{milliseconds(total)}, err
+		}})
+		if a.knock != nil {
+			programs = append(programs, subject{a.name, nil, func(ctx context.Context) ([]float64, error) {
+				total, rest, err := a.once(ctx, a.program)
+				return []float64{milliseconds(total), milliseconds(rest)}, err
+			}})
+		}
+	}
+	rounds := 4 * o.rounds
+	err := r.compare(ctx, rounds, "packets sent to connection", []quantity{{unit: "ms", less: true}}, packets...)
+	if err != nil {
+		return err
+	}
+	return r.compare(ctx, rounds, "client program to connection", []quantity{
+		{name: "from its start", unit: "ms", less: true}, {name: "from its end", unit: "ms", less: true},
+	}, programs...)
 }
 
-func median(d []time.Duration) time.Duration {
-	d = slices.Sorted(slices.Values(d))
-	return d[len(d)/2]
+// arena is a host with a contestant, and a client.
+type arena struct {
+	contestant
+	*lab
+	client string
+	knocks int
 }
 
-// measure knocks again and again, each time from another address. rest is the
-// time after the client program had ended, 0 if the connection stood before.
-func (c contestant) measure(ctx context.Context, rounds int) (total, rest []time.Duration, err error) {
+func newArena(ctx context.Context, c contestant) (a *arena, err error) {
 	l, err := newLab(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	defer l.close()
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
 	host, err := l.space("host")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	client, err := l.space("client")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := l.link(host, "eth0", "192.0.2.1/24", client, "eth0", "192.0.2.2/24"); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	err = inside(host, func() error {
+	if err := inside(host, func() error {
 		ln, err := net.Listen("tcp", "192.0.2.1:22")
 		if err == nil {
 			l.ends = append(l.ends, func() { _ = ln.Close() })
 		}
 		return err
+	}); err != nil {
+		return nil, err
+	}
+	return &arena{contestant: c, lab: l, client: client}, c.serve(l, host)
+}
+
+// knocking is a way to knock: ended gets nil when all is sent.
+type knocking func(ctx context.Context) (begin func() error, ended <-chan error, err error)
+
+// program knocks with the client program.
+func (a *arena) program(ctx context.Context) (func() error, <-chan error, error) {
+	cmd := exec.CommandContext(ctx, a.knock[0], a.knock[1:]...)
+	var said strings.Builder
+	cmd.Stdout, cmd.Stderr = &said, &said
+	ended := make(chan error, 1)
+	return func() error {
+		if err := cmd.Start(); err != nil { // on this thread, so in this namespace
+			return err
+		}
+		go func() {
+			err := cmd.Wait()
+			if err != nil {
+				err = fmt.Errorf("%s: %w: %s", strings.Join(a.knock, " "), err, said.String())
+			}
+			ended <- err
+		}()
+		return nil
+	}, ended, nil
+}
+
+// packets knocks without it.
+func (a *arena) packets(context.Context) (func() error, <-chan error, error) {
+	send, err := a.send()
+	ended := make(chan error, 1)
+	ended <- nil
+	return send, ended, err
+}
+
+// once knocks from an address that did not knock before. rest is the time after
+// the knock was sent, 0 if the connection stood before.
+func (a *arena) once(ctx context.Context, way knocking) (total, rest time.Duration, err error) {
+	if err := a.in(a.client, "ip", "addr", "flush", "dev", "eth0", "scope", "global"); err != nil {
+		return 0, 0, err
+	}
+	if err := a.in(a.client, "ip", "addr", "add", fmt.Sprintf("192.0.2.%d/24", 10+a.knocks%240), "dev", "eth0"); err != nil {
+		return 0, 0, err
+	}
+	a.knocks++
+	err = inside(a.client, func() error {
+		begin, ended, err := way(ctx)
+		if err != nil {
+			return err
+		}
+		total, rest, err = untilOpen(ctx, begin, ended)
+		return err
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := c.serve(l, host); err != nil {
-		return nil, nil, err
-	}
-	for i := range rounds {
-		if err := l.in(client, "ip", "addr", "flush", "dev", "eth0", "scope", "global"); err != nil {
-			return nil, nil, err
-		}
-		if err := l.in(client, "ip", "addr", "add", fmt.Sprintf("192.0.2.%d/24", 10+i%240), "dev", "eth0"); err != nil {
-			return nil, nil, err
-		}
-		var t, r time.Duration
-		if err := inside(client, func() (err error) { t, r, err = once(ctx, c.knock); return err }); err != nil {
-			return nil, nil, err
-		}
-		total, rest = append(total, t.Round(10*time.Microsecond)), append(rest, r.Round(10*time.Microsecond))
-	}
-	return total, rest, nil
+	return total, rest, err
 }
 
 // probes is how often a connection is tried, and for how long at most.
 const (
-	probes  = 500 * time.Microsecond
+	probes  = 200 * time.Microsecond
 	patient = 10 * time.Second
 )
 
-// once runs the client program and tries to connect all the time, each time anew:
-// TCP itself would repeat a lost SYN after a second only.
-func once(ctx context.Context, knock []string) (total, rest time.Duration, err error) {
+// untilOpen knocks and tries to connect all the time, each time anew: TCP itself
+// would repeat a lost SYN after a second only.
+func untilOpen(ctx context.Context, knock func() error, ended <-chan error) (total, rest time.Duration, err error) {
 	begin := time.Now()
-	ended := make(chan error, 1)
-	cmd := exec.CommandContext(ctx, knock[0], knock[1:]...)
-	var said strings.Builder
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil { // on this thread, so in this namespace
+	if err := knock(); err != nil {
 		return 0, 0, err
 	}
-	go func() { ended <- cmd.Wait() }()
 	var end time.Time
 	var tries []unix.PollFd
 	defer func() {
@@ -139,18 +194,15 @@ func once(ctx context.Context, knock []string) (total, rest time.Duration, err e
 		select {
 		case err := <-ended:
 			if end = time.Now(); err != nil {
-				return 0, 0, fmt.Errorf("%s: %w: %s", strings.Join(knock, " "), err, said.String())
+				return 0, 0, err
 			}
 		default:
 		}
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		fd, err := syn(22)
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, fmt.Errorf("connecting: %w", err)
 		}
 		tries = append(tries, unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT})
-		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 22, Addr: [4]byte{192, 0, 2, 1}}); err != nil && err != unix.EINPROGRESS {
-			return 0, 0, err
-		}
 		wait := unix.NsecToTimespec(int64(probes))
 		if _, err := unix.Ppoll(tries, &wait, nil); err != nil && err != unix.EINTR {
 			return 0, 0, err
@@ -163,16 +215,13 @@ func once(ctx context.Context, knock []string) (total, rest time.Duration, err e
 				return 0, 0, fmt.Errorf("connecting: %w", unix.Errno(code))
 			}
 			now := time.Now()
-			if end.IsZero() { // it stood before the client program had ended
-				if err := <-ended; err != nil {
-					return 0, 0, err
-				}
-				return now.Sub(begin), 0, nil
+			if end.IsZero() { // it stood before the knock had ended
+				return now.Sub(begin), 0, <-ended
 			}
 			return now.Sub(begin), now.Sub(end), nil
 		}
 		if time.Since(begin) > patient {
-			return 0, 0, fmt.Errorf("the port does not open within %v; the client said %s", patient, said.String())
+			return 0, 0, fmt.Errorf("the port does not open within %v", patient)
 		}
 		if len(tries) > 200 {
 			_ = unix.Close(int(tries[0].Fd))
@@ -180,102 +229,4 @@ func once(ctx context.Context, knock []string) (total, rest time.Duration, err e
 		}
 	}
 	return 0, 0, ctx.Err()
-}
-
-func withCaddy(caddy, client string) contestant {
-	const secret = "the secret of the benchmark"
-	return contestant{
-		name: "caddy-knock, nftables",
-		serve: func(l *lab, host string) error {
-			file := filepath.Join(l.dir, "Caddyfile")
-			if err := os.WriteFile(file, []byte(`{
-	admin off
-	knock {
-		client bench {
-			secret "`+secret+`"
-			services ssh
-		}
-		service ssh tcp/22 {
-			firewall nftables
-		}
-		source udp :62201 {
-			methods udp
-		}
-		firewall nftables
-	}
-}
-`), 0o600); err != nil {
-				return err
-			}
-			log, err := l.start(host, caddy, "run", "--config", file)
-			if err != nil {
-				return err
-			}
-			return l.await(log, "serving initial configuration")
-		},
-		knock: []string{client, "send", "--client", "bench", "--secret", secret, "192.0.2.1", "22"},
-	}
-}
-
-func withKnockd() contestant {
-	return contestant{
-		name: "knockd, nft command",
-		serve: func(l *lab, host string) error {
-			if err := l.feed(`table inet k {
-	set ok { type ipv4_addr; flags timeout; }
-	chain c { type filter hook input priority 0; tcp dport 22 ip saddr != @ok drop; }
-}`, "ip", "netns", "exec", host, "nft", "-f", "-"); err != nil {
-				return err
-			}
-			file := filepath.Join(l.dir, "knockd.conf")
-			if err := os.WriteFile(file, []byte(`[options]
-	logfile = /dev/stdout
-	interface = eth0
-[open]
-	sequence = 7000,8000,9000
-	seq_timeout = 5
-	tcpflags = syn
-	command = /usr/sbin/nft add element inet k ok { %IP% timeout 60s }
-`), 0o600); err != nil {
-				return err
-			}
-			log, err := l.start(host, "knockd", "-v", "-c", file, "-p", filepath.Join(l.dir, "knockd.pid"))
-			if err != nil {
-				return err
-			}
-			return l.await(log, "listening on eth0")
-		},
-		knock: []string{"knock", "192.0.2.1", "7000", "8000", "9000"},
-	}
-}
-
-func withFwknop() contestant {
-	key := base64.StdEncoding.EncodeToString([]byte("an encryption key of 32 bytes!!!"))
-	mac := base64.StdEncoding.EncodeToString([]byte("and a key for the HMAC of 64 bytes, as fwknop --key-gen makes it"))
-	return contestant{
-		name: "fwknopd, iptables",
-		serve: func(l *lab, host string) error {
-			if err := l.in(host, "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "DROP"); err != nil {
-				return err
-			}
-			conf, access := filepath.Join(l.dir, "fwknopd.conf"), filepath.Join(l.dir, "access.conf")
-			for file, text := range map[string]string{
-				conf:   "PCAP_INTF eth0;\nENABLE_IPT_FORWARDING N;\n",
-				access: "SOURCE ANY\nKEY_BASE64 " + key + "\nHMAC_KEY_BASE64 " + mac + "\nFW_ACCESS_TIMEOUT 60\n",
-			} {
-				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-					return err
-				}
-			}
-			log, err := l.start(host, "fwknopd", "-f", "-c", conf, "-a", access, "-r", filepath.Join(l.dir, "run"))
-			if err != nil {
-				return err
-			}
-			return l.await(log, "Starting fwknopd main event loop")
-		},
-		knock: []string{
-			"fwknop", "-A", "tcp/22", "-s", "-D", "192.0.2.1", "--use-hmac", "--no-rc-file", "--no-save-args",
-			"--key-base64-rijndael", key, "--key-base64-hmac", mac,
-		},
-	}
 }

@@ -1,15 +1,18 @@
 // SPDX-FileCopyrightText: 2026 The caddy-knock authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command benchmark compares caddy-knock with others who do the same, between
-// network namespaces of this machine: nothing leaves it, and nothing of it is
-// changed. It needs root and the programs that the README names.
+// Command benchmark compares caddy-knock with others who do the same, and with
+// the limit: what the machine does without anything in the way. It works on
+// loopback and between network namespaces of its own: nothing leaves the machine,
+// and nothing of it is changed. The README says what each part needs.
 //
-//	go run ./examples/benchmark -only latency
+//	go run ./examples/benchmark
+//	go run ./examples/benchmark -only relay,frames -json /tmp/result.json
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -17,47 +20,67 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
 // options are what the command line says.
 type options struct {
-	only    []string
-	rounds  int
-	windows int
-	length  time.Duration
-	bestOf  int
-	caddy   string // the ready Caddy; built if empty
-	client  string // caddy-knock; built if empty
+	only     []string
+	rounds   int
+	scale    float64
+	caddy    string // the ready Caddy; built if empty
+	client   string // caddy-knock; built if empty
+	markdown string
+	json     string
 }
 
-// benchmark measures something and prints a table.
-type benchmark struct {
+// some is n at full scale, and less where a moment is enough.
+func (o options) some(n int) int { return max(1, int(float64(n)*o.scale)) }
+
+// lasting is how long something is measured.
+func (o options) lasting(d time.Duration) time.Duration {
+	return max(20*time.Millisecond, time.Duration(float64(d)*o.scale))
+}
+
+// part measures something.
+type part struct {
 	name string
-	run  func(context.Context, options, io.Writer) error
+	root bool // needs network namespaces
+	run  func(context.Context, options, *report) error
 }
 
-// benchmarks are those that there are, in the order in which they run.
-var benchmarks = []benchmark{
-	{"latency", latency},
-	{"forward", forward},
+// parts are those that there are, in the order in which they run.
+var parts = []part{
+	{"relay", false, relay},
+	{"connections", false, connections},
+	{"idle", false, idle},
+	{"frames", false, frames},
+	{"datagrams", false, datagrams},
+	{"latency", true, latency},
+	{"windows", true, windows},
+	{"forward", true, forward},
+	{"lookup", false, lookup},
+	{"start", false, start},
+	{"store", false, store},
 }
+
+// errMissing is what a part, or one of those who are compared, lacks.
+var errMissing = errors.New("left out")
 
 func main() {
 	var o options
 	var only string
 	var names []string
-	for _, b := range benchmarks {
-		names = append(names, b.name)
+	for _, p := range parts {
+		names = append(names, p.name)
 	}
-	flag.StringVar(&only, "only", strings.Join(names, ","), "which to run")
-	flag.IntVar(&o.rounds, "rounds", 20, "how often each is measured")
-	flag.IntVar(&o.windows, "windows", 100_000, "forward: how many windows are open")
-	flag.DurationVar(&o.length, "time", 2*time.Second, "forward: how long each transfer takes")
-	flag.IntVar(&o.bestOf, "best-of", 3, "forward: how many transfers, of which the fastest counts")
+	flag.StringVar(&only, "only", strings.Join(names, ","), "which parts to run")
+	flag.IntVar(&o.rounds, "rounds", 5, "how often each is measured, in turns")
+	flag.Float64Var(&o.scale, "scale", 1, "how much is done in each round; below 1 for a quick look")
 	flag.StringVar(&o.caddy, "caddy", "", "the Caddy to use (default: built from this module)")
 	flag.StringVar(&o.client, "client", "", "the caddy-knock to use (default: built from this module)")
+	flag.StringVar(&o.markdown, "markdown", "", "write the table to this file; where the file has a place for it, only there")
+	flag.StringVar(&o.json, "json", "", "write every single value to this file")
 	flag.Parse()
 	o.only = strings.Split(only, ",")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -69,26 +92,44 @@ func main() {
 }
 
 func run(ctx context.Context, o options, out io.Writer) error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("network namespaces need root")
-	}
 	for _, name := range o.only {
-		if !slices.ContainsFunc(benchmarks, func(b benchmark) bool { return b.name == name }) {
-			return fmt.Errorf("there is no benchmark %q", name)
+		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
+			return fmt.Errorf("there is no part %q", name)
 		}
 	}
-	for _, b := range benchmarks {
-		if !slices.Contains(o.only, b.name) {
+	tools, err := newLab(ctx)
+	if err != nil {
+		return err
+	}
+	defer tools.close()
+	if o.caddy, err = tools.build(o.caddy, "xcaddy"); err != nil {
+		return err
+	}
+	if o.client, err = tools.build(o.client, "knockcore/cmd/caddy-knock"); err != nil {
+		return err
+	}
+	r := &report{out: out, Machine: thisMachine(ctx, o)}
+	fmt.Fprintf(out, "%s\n\n%s", &r.Machine, tableHead)
+	begin := time.Now()
+	for _, p := range parts {
+		if !slices.Contains(o.only, p.name) {
 			continue
 		}
-		fmt.Fprintf(out, "== %s\n", b.name)
-		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		if err := b.run(ctx, o, w); err != nil {
-			return fmt.Errorf("%s: %w", b.name, err)
+		r.part = p.name
+		var err error
+		if p.root {
+			err = mayUseNamespaces()
 		}
-		if err := w.Flush(); err != nil {
-			return err
+		if err == nil {
+			err = p.run(ctx, o, r)
+		}
+		switch {
+		case errors.Is(err, errMissing):
+			r.note("%v", err)
+		case err != nil:
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
-	return nil
+	r.Seconds = time.Since(begin).Seconds()
+	return r.write(o)
 }
