@@ -169,6 +169,11 @@ const headScript = `-- caddy-knock
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 return {redis.call('GET', KEYS[1]) or '0', last[1] and last[1][1] or '0-0'}`
 
+// ACLCommands are the rights on commands that a user needs, besides those on the
+// keys of the prefix, as ACL SETUSER takes them.
+const ACLCommands = "+hello +auth +client +ping +select +info +time +eval +evalsha +get +set +del +incr " +
+	"+hget +hset +hmget +hgetall +hdel +zadd +zrem +zremrangebyscore +zscan +mget +xadd +xread +xrevrange +wait +cluster +readonly"
+
 func sha(script string) string {
 	sum := sha1.Sum([]byte(script))
 	return hex.EncodeToString(sum[:])

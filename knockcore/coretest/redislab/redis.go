@@ -35,10 +35,20 @@ type Server struct {
 // told to. args are added to its command line.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, Address: Address(t), Dir: t.TempDir(), args: args}
+	s := New(t)
+	s.Add(args...)
 	s.Run()
 	return s
 }
+
+// New is Start without starting.
+func New(t testing.TB) *Server {
+	t.Helper()
+	return &Server{t: t, Address: Address(t), Dir: t.TempDir()}
+}
+
+// Add adds to the command line.
+func (s *Server) Add(args ...string) { s.args = append(s.args, args...) }
 
 // Run starts the server, again after Kill; it finds the data that it saved.
 func (s *Server) Run() {
@@ -160,4 +170,14 @@ func Address(t testing.TB) string {
 	}
 	t.Fatal("no free port found")
 	return ""
+}
+
+// Read reads a file of the server's folder.
+func (s *Server) Read(name string) []byte {
+	s.t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.Dir, name))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return b
 }
