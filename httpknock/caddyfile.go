@@ -37,6 +37,10 @@ func init() {
 //			failed <count>|off
 //		}
 //		documentation
+//		page [<url>] {
+//			v4 <url>
+//			v6 <url>
+//		}
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the handler's name
@@ -65,8 +69,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = h.unmarshalRateLimit(opts, d)
 		case "documentation":
 			err = opts.Flag(&h.Documentation)
+		case "page":
+			err = h.unmarshalPage(opts, d)
 		default:
-			err = opts.Unknown("services", "always_allowed", "excluded_paths", "cors_origin", "max_grants", "rate_limit", "documentation")
+			err = opts.Unknown("services", "always_allowed", "excluded_paths", "cors_origin", "max_grants", "rate_limit", "documentation", "page")
 		}
 		if err != nil {
 			return err

@@ -35,7 +35,8 @@ func init() { caddy.RegisterModule(new(Handler)) }
 //	GET  /health   200 if knocks are taken
 //	GET  /ready    200 if all is well, the store and firewalls included
 //
-// Everything else goes on to the next handler.
+// With `page`, it serves a page for people, too. Everything else goes on to the next
+// handler.
 //
 // The address is the peer's, or the one that X-Forwarded-For names if the peer is
 // among the server's `trusted_proxies`. Behind a proxy that is not among them, each
@@ -78,6 +79,9 @@ type Handler struct {
 	// Documentation serves a description of all this: /openapi.json, and /docs for
 	// people. Default: false.
 	Documentation bool `json:"documentation,omitempty"`
+
+	// Page serves a page for people at /: see Page. Default: none.
+	Page *Page `json:"page,omitempty"`
 
 	// At is where the handler stands in the Caddyfile, as `file:line`. The Caddyfile
 	// adapter sets it; it only appears in error messages.
@@ -147,6 +151,11 @@ func (h *Handler) set(ctx caddy.Context) (err error) {
 		h.logger.Warn("trusted_proxies is not strict: knocks and `knocked` go by the rightmost address that is not a proxy's, but client_ip, which others and the log use, can be forged; add `trusted_proxies_strict`",
 			zap.String("server", server.Name()))
 	}
+	if h.Page != nil {
+		if err = h.Page.provision(h.app); err != nil {
+			return err
+		}
+	}
 	h.endpoints = h.routes()
 	return nil
 }
@@ -172,6 +181,9 @@ func (h *Handler) routes() map[string]endpoint {
 	if h.Documentation {
 		routes["/openapi.json"] = endpoint{http.MethodGet: h.serveOpenAPI}
 		routes["/docs"] = endpoint{http.MethodGet: h.serveDocs}
+	}
+	if h.Page != nil {
+		h.Page.routes(h, routes)
 	}
 	return routes
 }

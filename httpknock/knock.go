@@ -4,6 +4,7 @@
 package httpknock
 
 import (
+	"crypto/sha256"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -26,7 +27,15 @@ type knock struct {
 	// source is the client's address, actor whom the limits are about: source, or
 	// the peer where that is not known.
 	source, actor netip.Addr
-	client        *knockcore.Client
+	// sum is that of the API key, zero if there is none, and read what reads the order:
+	// of Knocker's API, or of the page.
+	sum    [sha256.Size]byte
+	read   func(*http.Request) (order, *failure)
+	client *knockcore.Client
+	// device is the client's device that has the key, if it has one of its own.
+	device string
+	// grants are what the knock made.
+	grants []*knockcore.Grant
 	// told says that the gatekeeper has told its observer about the failure.
 	told bool
 	// err says more about a failure.
@@ -51,7 +60,7 @@ func (h *Handler) serveKnock(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Access-Control-Allow-Origin", h.CORSOrigin)
 	w.Header().Set("Cache-Control", "no-store")
-	k := &knock{h: h, r: r}
+	k := &knock{h: h, r: r, sum: sumOf(r.Header.Get(keyHeader)), read: readOrder}
 	opened, f := k.run()
 	if f != nil {
 		writeJSON(w, f.status, errorBody{f.text})
@@ -61,22 +70,42 @@ func (h *Handler) serveKnock(w http.ResponseWriter, r *http.Request) {
 	k.log(f, time.Since(start))
 }
 
+// sumOf is the sum by which a key is looked up, zero if there is none.
+func sumOf(key string) (sum [sha256.Size]byte) {
+	if key != "" {
+		sum = knockcore.HashAPIKey(key)
+	}
+	return sum
+}
+
 // run decides on a knock, in the order that clients know.
 func (k *knock) run() (opened knockBody, f *failure) {
+	if f = k.prepare(); f != nil {
+		return opened, f
+	}
+	opened, f = k.decide(k.exhausted())
+	return opened, k.account(f)
+}
+
+// prepare finds out where the request comes from.
+func (k *knock) prepare() *failure {
 	if k.gate = gatekeeper(k.r.Context(), k.h.app); k.gate == nil {
-		return opened, failStarting
+		return failStarting
 	}
 	if isEarly(k.r) {
-		return opened, failEarly
+		return failEarly
 	}
 	k.source = clientAddr(k.r)
 	if k.actor = k.source; !k.actor.IsValid() {
 		k.actor = peerAddr(k.r)
 	}
-	exhausted := k.exhausted()
-	opened, f = k.decide(exhausted)
+	return nil
+}
+
+// account counts a failure, if it is one, and returns what to answer.
+func (k *knock) account(f *failure) *failure {
 	if f == nil || f == failTooMany {
-		return opened, f
+		return f
 	}
 	if !k.told {
 		refusal := &knockcore.Refusal{Reason: f.reason, Detail: f.text}
@@ -88,7 +117,7 @@ func (k *knock) run() (opened knockBody, f *failure) {
 	if !k.h.limits.fail(k.actor) {
 		f = failTooMany
 	}
-	return opened, f
+	return f
 }
 
 // exhausted reports whether the actor has failed so often that it is made to wait.
@@ -108,7 +137,7 @@ func (k *knock) decide(exhausted bool) (opened knockBody, f *failure) {
 	if f != nil {
 		return opened, f
 	}
-	o, f := readOrder(k.r)
+	o, f := k.read(k.r)
 	if f != nil {
 		return opened, f
 	}
@@ -127,16 +156,18 @@ func (k *knock) decide(exhausted bool) (opened knockBody, f *failure) {
 
 // identify finds the client of the key.
 func (k *knock) identify() *failure {
-	key := k.r.Header.Get(keyHeader)
-	if key == "" {
+	if k.sum == [sha256.Size]byte{} {
 		return failNoKey
 	}
-	client := k.gate.Keyring().ClientByAPIKey(key)
+	client := k.gate.Keyring().ClientByAPIKeyHash(k.sum)
 	if client == nil {
 		k.gate.Failed(knockcore.MethodHTTP, k.source)
 		return failKey
 	}
 	k.client = client
+	if dev, ok := k.h.app.Device(k.sum); ok {
+		k.device = dev.ID
+	}
 	if k.err = k.gate.MayKnock(knockcore.Knock{Client: client, Method: knockcore.MethodHTTP, Source: k.source}); k.err != nil {
 		return failKey // whoever has found the key learns nothing
 	}
@@ -181,8 +212,14 @@ func (k *knock) open(o order) (opened knockBody, f *failure) {
 	}
 	grants, err := k.gate.Admit(k.r.Context(), knockcore.Knock{
 		Client: k.client, Method: knockcore.MethodHTTP, Source: k.source, For: o.network,
-		Services: services, Length: length(k.client, o.ttl), MaxGrants: k.h.MaxGrants,
+		Services: services, Length: length(k.client, o.ttl), MaxGrants: k.h.MaxGrants, Device: k.device,
 	})
+	if err == nil && k.gone() {
+		for _, g := range grants {
+			_, _ = k.gate.Revoke(k.r.Context(), g.ID, "device revoked")
+		}
+		return opened, failKey
+	}
 	if err != nil {
 		k.told = true
 		if f = errorOfAdmit[knockcore.ReasonOf(err)]; f == nil {
@@ -190,6 +227,7 @@ func (k *knock) open(o order) (opened knockBody, f *failure) {
 		}
 		return opened, f
 	}
+	k.grants = grants
 	opened.Entry = o.address
 	if opened.Entry == "" {
 		opened.Entry = k.source.String()
@@ -199,6 +237,16 @@ func (k *knock) open(o order) (opened knockBody, f *failure) {
 		opened.ExpiresAt = g.Made.Unix() + opened.ExpiresIn
 	}
 	return opened, nil
+}
+
+// gone reports whether the device was revoked meanwhile: what ended its grants may
+// have come before this one.
+func (k *knock) gone() bool {
+	if k.device == "" {
+		return false
+	}
+	_, ok := k.h.app.Device(k.sum)
+	return !ok
 }
 
 // services are those of the handler that the client may reach; none if the handler

@@ -59,7 +59,7 @@ func (h *Handler) health(gate *knockcore.Gatekeeper) string {
 	switch {
 	case gate == nil:
 		return "Not started"
-	case gate.Keyring().APIKeys() == 0:
+	case gate.Keyring().APIKeys() == 0 && h.Page == nil: // by whose invitations they come
 		return "No API keys configured"
 	default:
 		return ""

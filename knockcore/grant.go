@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -100,8 +101,21 @@ type Grant struct {
 	Expires time.Time
 	// Uses is how many connections are left, -1 for no limit.
 	Uses int
-	// Session is the knock's session ID, nil if it had none.
+	// Session is the knock's session ID, nil if it had none. In its place, grants of
+	// address scope keep the device that knocked: so stores keep it too.
 	Session []byte
+}
+
+// devicePrefix begins a Session that names a device.
+const devicePrefix = "device:"
+
+// Device names the device that knocked, of those that share a client; "" if that is
+// not known, as for knocks other than by HTTP and grants of session scope.
+func (g *Grant) Device() string {
+	if id, ok := strings.CutPrefix(string(g.Session), devicePrefix); ok && g.Scope == ScopeAddress {
+		return id
+	}
+	return ""
 }
 
 // Remaining is how long the grant still lasts, 0 if it is over.

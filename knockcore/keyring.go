@@ -114,3 +114,6 @@ func (k *Keyring) APIKeys() int { return len(k.apiKeys) }
 // ClientByAPIKey finds the client of an API key, nil if there is none. The key
 // is looked up by its SHA-256 sum, so timing says nothing about its bytes.
 func (k *Keyring) ClientByAPIKey(key string) *Client { return k.apiKeys[HashAPIKey(key)] }
+
+// ClientByAPIKeyHash is ClientByAPIKey for the SHA-256 sum of a key.
+func (k *Keyring) ClientByAPIKeyHash(sum [sha256.Size]byte) *Client { return k.apiKeys[sum] }

@@ -37,6 +37,9 @@ type Knock struct {
 	Length time.Duration
 	// Session ties a knock to a later TCP frame; nil if there is none.
 	Session []byte
+	// Device names the device that knocks, of those that share a client; "" if it is
+	// not known. See Grant.Device.
+	Device string
 	// Time is the frame's authenticated timestamp, zero if the method has none.
 	Time time.Time
 	// Window is how far Time may lie off, 0 for the gatekeeper's own.

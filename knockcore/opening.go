@@ -107,6 +107,9 @@ func (g *Gatekeeper) open(ctx context.Context, k *Knock, services []*Service, pr
 			Prefix: prefix, Source: k.Source, Made: now, Expires: now.Add(s.Length(k.Client, k.Length)),
 			Uses: -1, Session: k.Session,
 		}
+		if k.Device != "" && k.Session == nil && !s.RequireSession {
+			grant.Session = []byte(devicePrefix + k.Device)
+		}
 		if s.RequireSession {
 			grant.Scope, grant.ID = ScopeSession, NewGrantID()
 			grant.Uses = max(1, s.Uses)

@@ -24,6 +24,9 @@ func init() { caddy.RegisterModule(new(Admin)) }
 //	GET    /knock/clients                     clients, without secrets
 //	GET    /knock/bans                        bans
 //	DELETE /knock/bans?prefix=                lift a ban
+//	POST   /knock/invites                     invite a device of a client
+//	GET    /knock/devices                     devices that joined
+//	DELETE /knock/devices?id= or ?client=     revoke some
 //
 // Grants are selected by the parameters client, service, address (any grant that
 // covers it), id and method; `limit` and `after` page through them.
@@ -42,6 +45,8 @@ func (a *Admin) Routes() []caddy.AdminRoute {
 		{Pattern: "/knock/clients", Handler: only(get(a.clients))},
 		{Pattern: "/knock/grants", Handler: only(map[string]adminFunc{http.MethodGet: a.grants, http.MethodPost: a.grant, http.MethodDelete: a.revoke})},
 		{Pattern: "/knock/bans", Handler: only(map[string]adminFunc{http.MethodGet: a.bans, http.MethodDelete: a.lift})},
+		{Pattern: "/knock/invites", Handler: only(map[string]adminFunc{http.MethodPost: a.invite})},
+		{Pattern: "/knock/devices", Handler: only(map[string]adminFunc{http.MethodGet: a.devices, http.MethodDelete: a.removeDevices})},
 	}
 }
 

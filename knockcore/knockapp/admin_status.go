@@ -76,5 +76,8 @@ func (a *App) problems() []string {
 			problems = append(problems, "clients_file: "+err.Error())
 		}
 	}
+	if err := a.devicesHealth(); err != nil {
+		problems = append(problems, "devices: "+err.Error())
+	}
 	return append(problems, a.sourceProblems()...)
 }

@@ -40,6 +40,11 @@ type App struct {
 	// the health. Removing a client ends its grants and streams.
 	ClientsFile string `json:"clients_file,omitempty"`
 
+	// DevicesFile keeps the devices that joined by invitation: their names and the
+	// hashes of their keys. It is written when one joins or is revoked, and read again
+	// whenever it changes. Default: `knock-devices.json` in Caddy's data directory.
+	DevicesFile string `json:"devices_file,omitempty"`
+
 	// Services are what is protected. Names must be unique.
 	Services []*Service `json:"services,omitempty"`
 
@@ -99,10 +104,11 @@ type App struct {
 	store   StoreConverter
 	metrics *metrics
 
-	file  *clientsFile
-	bans  *knockcore.BanConfig
-	plans map[string]FirewallPlan
-	uses  []*firewallUse
+	file    *clientsFile
+	devices devices
+	bans    *knockcore.BanConfig
+	plans   map[string]FirewallPlan
+	uses    []*firewallUse
 
 	guards guards
 
@@ -170,6 +176,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("clients_file: %w", err)
 		}
 	}
+	if err := a.openDevices(); err != nil {
+		return err
+	}
+	a.devices.content = content
 	if cfg.Keyring, err = a.keyring(content); err != nil {
 		return err
 	}
@@ -257,6 +267,10 @@ func (a *App) Start() (err error) {
 	if a.file != nil {
 		a.running.Go(func() { a.followClients(ctx) })
 	}
+	a.devices.mu.Lock()
+	_ = a.rekey(ctx) // somebody may have joined since this was provisioned
+	a.devices.mu.Unlock()
+	a.running.Go(func() { a.followDevices(ctx) })
 	if a.watch != nil {
 		if err := a.watch.start(gate); err != nil {
 			return err

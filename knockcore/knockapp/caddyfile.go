@@ -45,6 +45,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //			...
 //		}
 //		clients_file <path>
+//		devices_file <path>
 //		bans off|{
 //			...
 //		}
@@ -83,6 +84,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = a.unmarshalService(d)
 		case "clients_file":
 			err = opts.Text(&a.ClientsFile)
+		case "devices_file":
+			err = opts.Text(&a.DevicesFile)
 		case "bans":
 			err = a.unmarshalBans(opts, d)
 		case "methods":
@@ -108,7 +111,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "insecure_file_mode":
 			err = opts.Flag(&a.InsecureFileMode)
 		default:
-			err = opts.Unknown("client", "clients_file", "service", "bans", "methods", "time_window", "session_wait", "source", "door", "store", "firewall",
+			err = opts.Unknown("client", "clients_file", "devices_file", "service", "bans", "methods", "time_window", "session_wait", "source", "door", "store", "firewall",
 				"max_pending", "max_grants", "allow_local", "insecure_file_mode")
 		}
 		if err != nil {

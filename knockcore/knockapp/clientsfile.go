@@ -115,7 +115,8 @@ func (f *clientsFile) failed(err error) {
 	f.err = err
 }
 
-// keyring makes the keyring of the configured clients and those of the file.
+// keyring makes the keyring of the configured clients and those of the file, with
+// the keys of their devices.
 func (a *App) keyring(content *ClientsFile) (*knockcore.Keyring, error) {
 	all := a.Clients
 	if content != nil {
@@ -125,6 +126,7 @@ func (a *App) keyring(content *ClientsFile) (*knockcore.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.withDevices(clients)
 	return knockcore.NewKeyring(clients)
 }
 
@@ -143,19 +145,30 @@ func (a *App) followClients(ctx context.Context) {
 		if !changed {
 			continue
 		}
-		var ring *knockcore.Keyring
+		clients, revoked := 0, 0
 		if err == nil {
-			ring, err = a.keyring(content)
-		}
-		revoked := 0
-		if err == nil {
-			revoked, err = a.gate.SetKeyring(ctx, ring)
+			clients, revoked, err = a.useClients(ctx, content)
 		}
 		if err != nil {
 			a.file.failed(err)
 			a.logger.Error("clients file can't be used; the clients stay as they were", zap.String("file", a.file.path), zap.Error(err))
 			continue
 		}
-		a.logger.Info("clients file was read again", zap.String("file", a.file.path), zap.Int("clients", ring.Len()), zap.Int("grants_revoked", revoked))
+		a.logger.Info("clients file was read again", zap.String("file", a.file.path), zap.Int("clients", clients), zap.Int("grants_revoked", revoked))
 	}
+}
+
+// useClients makes the clients of the file count.
+func (a *App) useClients(ctx context.Context, content *ClientsFile) (clients, revoked int, err error) {
+	a.devices.mu.Lock()
+	defer a.devices.mu.Unlock()
+	ring, err := a.keyring(content)
+	if err != nil {
+		return 0, 0, err
+	}
+	if revoked, err = a.gate.SetKeyring(ctx, ring); err != nil {
+		return 0, 0, err
+	}
+	a.devices.content = content
+	return ring.Len(), revoked, nil
 }
