@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -200,7 +201,7 @@ func withPort(address, port string) (string, error) {
 	if err != nil {
 		host, given = strings.Trim(address, "[]"), port
 	}
-	if host == "" || given == "" || strings.ContainsAny(host, "/ ") {
+	if _, err := strconv.ParseUint(given, 10, 16); err != nil || host == "" || strings.ContainsAny(host, "/ ") {
 		return "", fmt.Errorf("store redis: %q is not an address such as 10.0.0.5:6379", address)
 	}
 	return net.JoinHostPort(host, given), nil
