@@ -130,6 +130,9 @@ func printFleet(cmd *cobra.Command, f *fleetJSON) error {
 		}
 		fmt.Fprintf(w, "%s\t%d\t%s\t%d\n", n.Name, n.Behind, heard, n.Items)
 	}
+	if f.ClosedUntil != nil {
+		fmt.Fprintf(w, "\nThe store is new, or may have lost nonces: frames made until %s are refused.\n", f.ClosedUntil.Format(time.TimeOnly))
+	}
 	fmt.Fprintln(w)
 	return w.Flush()
 }

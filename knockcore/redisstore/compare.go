@@ -165,7 +165,7 @@ func (s *Store) flush(l *link) {
 	defer cancel()
 	now := time.Now().UnixMilli()
 	for at, n := range unsent {
-		ttl := n.Time.UnixMilli() + 2*s.opts.Window.Milliseconds() - now
+		ttl := s.ttl(n.Time.UnixMilli(), 0, now)
 		name, payload := nonceEntry(n)
 		if ttl <= 0 {
 			continue

@@ -24,8 +24,11 @@
 // made by a script whose text names epoch and replication ID: it looks at both
 // first, the server runs scripts one at a time, and forgets them when it ends
 // without giving them to replicas. See changeScript. The script also compares the
-// server's clock with what the node thinks that it is: a clock that is set ahead
-// would let keys vanish too early. And a server that would evict keys is not used.
+// server's clock with what the node thinks that it is, and the node compares it with
+// its own: a clock that is set ahead lets keys vanish too early. Keys live a window
+// longer than they need to, and a server whose clock differs by more than that is not
+// used; when it agrees again, a new epoch begins. And a server that would evict keys
+// is not used.
 //
 // What remains is a master that was cut off from its sentinels, and a node on its
 // side: it takes frames there until the partition ends, while the rest of the fleet

@@ -23,6 +23,9 @@ func (s *Store) Follow(sink knockcore.Sink) {
 		s.sink = sink
 	}
 	s.retell = true
+	if s.interrupt != nil {
+		s.interrupt()
+	}
 }
 
 // follower is how far a node got in following the others.
@@ -93,7 +96,13 @@ func (s *Store) listen(l *link, f *follower) error {
 	s.flush(l)
 	ctx, cancel := context.WithTimeout(s.ctx, blockFor+max(time.Second, s.settings.Load().Timeout))
 	defer cancel()
+	if s.setInterrupt(cancel) {
+		return nil
+	}
 	changes, err := s.read(ctx, l, f.pos, blockFor, batch)
+	if err != nil && s.setInterrupt(nil) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -128,6 +137,15 @@ func (s *Store) logEndsAt(ctx context.Context, l *link, f *follower) bool {
 	}
 	changes, err := s.read(ctx, l, f.pos, 0, 1)
 	return err != nil || len(changes) > 0
+}
+
+// setInterrupt says how to end the wait, and reports whether it should end at
+// once, because the sink wants to hear something.
+func (s *Store) setInterrupt(cancel func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.interrupt = cancel
+	return s.retell
 }
 
 type change struct{ id, text string }

@@ -134,8 +134,14 @@ func (s *Store) verify() (err error) {
 	if err != nil {
 		return err
 	}
-	// The server's clock in the middle of the request.
 	received := time.Now()
+	if early, late := sent.UnixMilli()-serverMS, serverMS-received.UnixMilli(); max(early, late) > s.opts.Window.Milliseconds() {
+		// Keys that live until a moment may have vanished before it; when the clocks
+		// agree again, nobody knows which.
+		s.clockSet.Store(true)
+		return fmt.Errorf("the clocks of the server and of this node differ by %v: set them", time.Duration(max(early, late))*time.Millisecond)
+	}
+	// The server's clock in the middle of the request.
 	s.setClock(serverMS, sent.Add(received.Sub(sent)/2))
 	s.head.Store(seq)
 	if gone := s.setNodes(answer[10], serverMS); len(gone) > 0 {
@@ -182,7 +188,7 @@ func (s *Store) connect(ctx context.Context, timeout time.Duration) (valkey.Clie
 }
 
 func (s *Store) changeScript(l *link, replID string) string {
-	return fmt.Sprintf(changeScript, l.epoch, replID, s.opts.Window.Milliseconds()/2, logLength)
+	return fmt.Sprintf(changeScript, l.epoch, replID, s.opts.Window.Milliseconds(), logLength)
 }
 
 func (s *Store) changeKeys() []string {

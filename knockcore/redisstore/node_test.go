@@ -69,7 +69,7 @@ func newNode(t *testing.T, name, address string, change func(*Options)) *testNod
 			log(level, msg, err)
 		}
 	}
-	opts.Window = testWindow
+	opts.Window = 5 * time.Second
 	if change != nil {
 		change(&opts)
 	}
@@ -100,7 +100,7 @@ func newGate(t *testing.T, name string, store *Store) *testNode {
 	}
 	n.bans = knockcore.NewBans(knockcore.BanConfig{Failures: 1, Store: store})
 	n.Gatekeeper, err = knockcore.NewGatekeeper(knockcore.Config{
-		Keyring: ring, Window: testWindow, SessionWait: 2 * time.Second, Bans: n.bans,
+		Keyring: ring, Window: testWindow, SessionWait: 500 * time.Millisecond, Bans: n.bans,
 		Services: []*knockcore.Service{
 			{Name: "ssh", Ports: port("tcp/22"), Firewall: "fw", OpenFor: time.Hour},
 			{Name: "vault", Ports: port("tcp/8200"), RequireSession: true, OpenFor: time.Hour},

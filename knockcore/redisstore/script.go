@@ -56,7 +56,7 @@ if role ~= 'master' or run == '' or repl == '' or field('maxmemory') ~= '0' and 
 	return answer
 end
 local id, oldRun, oldRepl, base = unpack(redis.call('HMGET', KEYS[1], 'id', 'run', 'repl', 'base'))
-if not id or not base or oldRun ~= run or oldRepl ~= repl or ARGV[6] == '1' then
+if not id or not base or not redis.call('GET', KEYS[2]) or oldRun ~= run or oldRepl ~= repl or ARGV[6] == '1' then
 	id, base = ARGV[1], math.max(now, tonumber(ARGV[2]), tonumber(base or 0))
 	local seq = math.max(tonumber(redis.call('GET', KEYS[2]) or 0), tonumber(ARGV[3]), base * 1000)
 	base = string.format('%.0f', base)
@@ -210,9 +210,6 @@ func (s *Store) change(ctx context.Context, l *link, about, name string, kind st
 	answer, err := results[0].ToString()
 	switch {
 	case err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT"), answer == "epoch", answer == "clock":
-		if answer == "clock" {
-			s.clockSet.Store(true)
-		}
 		return "", errLost
 	case err != nil:
 		return "", err

@@ -41,7 +41,7 @@ type Store struct {
 
 	link     atomic.Pointer[link] // nil while the server can't be used
 	clock    atomic.Pointer[serverClock]
-	clockSet atomic.Bool // somebody set the server's clock, or ours
+	clockSet atomic.Bool // the server's clock and ours differed by more than they may
 	keeperMu sync.Mutex  // guards client and next
 	client   valkey.Client
 	next     *link
@@ -58,7 +58,8 @@ type Store struct {
 	dirty     map[string]bool
 	unsent    []knockcore.Nonce // spent here while the server could not be used
 	sink      knockcore.Sink
-	retell    bool // the sink wants to hear everything again
+	retell    bool   // the sink wants to hear everything again
+	interrupt func() // ends the follower's wait
 	nodes     []Node
 	up        bool // the server could be used at least once
 	tried     chan struct{}
@@ -136,8 +137,7 @@ func (s *Store) Spend(ctx context.Context, n knockcore.Nonce, now time.Time, win
 	case at > now.UnixMilli()+window.Milliseconds():
 		return knockcore.ReasonFuture
 	}
-	// How long any node could accept the frame, whose clock may differ from ours.
-	ttl := at + 2*max(window, s.opts.Window).Milliseconds() - now.UnixMilli()
+	ttl := s.ttl(at, window, now.UnixMilli())
 	if ttl <= 0 {
 		return knockcore.ReasonStale
 	}
@@ -173,6 +173,13 @@ func (s *Store) Spend(ctx context.Context, n knockcore.Nonce, now time.Time, win
 	}
 	s.opts.Observe("spend", time.Since(start), cmpErr(err, errDown))
 	return s.without(n, window, err)
+}
+
+// ttl is how long the nonce of a frame with this timestamp must be kept, in ms:
+// until no node could accept it any more, if its clock differs from ours by a
+// window, and the server's by another one.
+func (s *Store) ttl(at int64, window time.Duration, now int64) int64 {
+	return at + 3*max(window, s.opts.Window).Milliseconds() - now
 }
 
 var errDown = errors.New("the server can't be used")
