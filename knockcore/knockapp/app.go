@@ -99,6 +99,8 @@ type App struct {
 	// Firewalls open windows for grants, by name; services name the one they use.
 	FirewallsRaw caddy.ModuleMap `json:"firewalls,omitempty" caddy:"namespace=knock.firewalls"`
 
+	places map[string]string // of clients in the Caddyfile, by ID
+
 	logger  *zap.Logger
 	config  knockcore.Config
 	store   StoreConverter

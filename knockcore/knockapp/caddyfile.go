@@ -148,11 +148,13 @@ func (a *App) unmarshalClient(d *caddyfile.Dispenser) error {
 	if err := knockcore.ValidateID(c.ID); err != nil {
 		return d.Errf("client %q: %v", c.ID, err)
 	}
-	for _, other := range a.Clients {
-		if other.ID == c.ID {
-			return d.Errf("client %s is defined twice (first at %s); put all its secrets into one block", c.ID, other.At)
-		}
+	if first, twice := a.places[c.ID]; twice {
+		return d.Errf("client %s is defined twice (first at %s); put all its secrets into one block", c.ID, first)
 	}
+	if a.places == nil {
+		a.places = make(map[string]string)
+	}
+	a.places[c.ID] = c.At
 	opts := NewOptions(d)
 	var keys datagramKeys
 	for nesting := d.Nesting(); d.NextBlock(nesting); {

@@ -87,6 +87,7 @@ type Client struct {
 // convertClients expands and checks clients.
 func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.Client, error) {
 	var clients []*knockcore.Client
+	var literal []string // have a secret in the configuration itself
 	seen := make(map[string]string)
 	for _, c := range all {
 		if first, twice := seen[c.ID]; twice {
@@ -106,11 +107,14 @@ func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.
 			}
 		}
 		if c.hasLiterals() && (a.ClientsFile == "" || c.At != a.ClientsFile) {
-			a.logger.Warn("secret stands in the configuration itself, where `caddy adapt`, the admin API's /config/ and autosave.json show it; put it in a file and write {file./path}, or {env.NAME}",
-				zap.String("client", c.ID))
+			literal = append(literal, c.ID)
 		}
 		client.Services = append(slices.Clone(client.Services), a.doorServicesOf(c.ID)...)
 		clients = append(clients, client)
+	}
+	if n := len(literal); n > 0 {
+		a.logger.Warn("secrets stand in the configuration itself, where `caddy adapt`, the admin API's /config/ and autosave.json show them; put them in files and write {file./path}, or {env.NAME}",
+			zap.Strings("clients", literal[:min(n, 10)]), zap.Int("count", n))
 	}
 	return clients, checkShared(clients)
 }

@@ -39,3 +39,20 @@ func BenchmarkProvision(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkAdapt reads a Caddyfile with 10,000 clients.
+func BenchmarkAdapt(b *testing.B) {
+	var text strings.Builder
+	text.WriteString("{\n\tknock {\n\t\tservice ssh tcp/2222\n")
+	for i := range 10_000 {
+		fmt.Fprintf(&text, "\t\tclient c%d {\n\t\t\tsecret \"the secret of client %010d\"\n\t\t\tservices ssh\n\t\t}\n", i, i)
+	}
+	text.WriteString("\t}\n}\n")
+	adapter := caddyconfig.GetAdapter("caddyfile")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := adapter.Adapt([]byte(text.String()), nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
