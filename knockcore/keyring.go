@@ -97,8 +97,12 @@ func (k *Keyring) Credentials() []Credential { return k.creds }
 // Candidates appends to dst the credentials whose HMAC over msg starts with
 // hint (HintLen bytes): normally none or one. Each comparison takes constant
 // time and every credential is tried, so the time says nothing about which one
-// fits. It allocates only if dst must grow.
+// fits. It allocates only if dst must grow. Thousands of credentials are shared out
+// to all processors. The candidates are in the order of Credentials.
 func (k *Keyring) Candidates(s *MACScratch, msg, hint []byte, dst []*Credential) []*Credential {
+	if len(k.creds) > scanAlone {
+		return scanTogether(k.creds, msg, hint, dst)
+	}
 	for i := range k.creds {
 		c := &k.creds[i]
 		if subtle.ConstantTimeCompare(c.MAC.Sum(s, msg)[:HintLen], hint) == 1 {

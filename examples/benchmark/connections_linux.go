@@ -23,7 +23,7 @@ const dialers = 16
 
 // connections makes new connections through Caddy, each with one byte to and fro:
 // with a frame v2 and knock_relay, with caddy-l4's proxy and nothing else, and with
-// its TLS and client certificates before the proxy. All as they are by default.
+// its TLS and client certificates before the proxy.
 func connections(ctx context.Context, o options, r *report) error {
 	l, err := newLab(ctx)
 	if err != nil {
@@ -46,6 +46,10 @@ func connections(ctx context.Context, o options, r *report) error {
 	if err != nil {
 		return err
 	}
+	logging, err := throughLoggingRelay(l, o.caddy, upstream, "", "")
+	if err != nil {
+		return err
+	}
 	n := o.some(2000)
 	newPerSecond := func(m middle) func(context.Context) ([]float64, error) {
 		return func(ctx context.Context) ([]float64, error) { return m.connectMany(ctx, n) }
@@ -55,6 +59,7 @@ func connections(ctx context.Context, o options, r *report) error {
 	},
 		subject{"frame v2, knock_relay", nil, newPerSecond(knocked)},
 		subject{"caddy-l4 proxy, no authentication", map[int]float64{0: 0.9}, newPerSecond(proxied)},
+		subject{"frame v2, knock_relay, with its log as it is by default", nil, newPerSecond(logging)},
 		subject{"caddy-l4 tls with client certificates, proxy", map[int]float64{0: 3}, newPerSecond(encrypted)},
 	)
 }

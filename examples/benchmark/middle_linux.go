@@ -57,8 +57,17 @@ func (m *middle) dial(ctx context.Context, from net.IP) (net.Conn, error) {
 
 func direct(upstream int) middle { return middle{name: "direct", port: upstream} }
 
+// quiet makes Caddy log errors only, as long as whoever it is compared with logs
+// nothing about a connection.
+const quiet = "log {\n\t\tlevel ERROR\n\t}"
+
 // throughRelay is knock_relay behind a frame; options go into the block `knock`.
 func throughRelay(l *lab, caddy string, upstream int, options string) (middle, error) {
+	return throughLoggingRelay(l, caddy, upstream, quiet, options)
+}
+
+// throughLoggingRelay is throughRelay with other global options.
+func throughLoggingRelay(l *lab, caddy string, upstream int, global, options string) (middle, error) {
 	port, err := freePort()
 	if err != nil {
 		return middle{}, err
@@ -66,6 +75,7 @@ func throughRelay(l *lab, caddy string, upstream int, options string) (middle, e
 	m := middle{name: "knock_relay", port: port, frame: true}
 	m.process, err = startCaddy(l, caddy, fmt.Sprintf(`{
 	admin off
+	%s
 	knock {
 		client bench {
 			secret "%s"
@@ -86,8 +96,11 @@ func throughRelay(l *lab, caddy string, upstream int, options string) (middle, e
 		}
 	}
 }
-`, secret, port, options, port, upstream))
-	return m, err
+`, global, secret, port, options, port, upstream))
+	if err != nil {
+		return m, err
+	}
+	return m, l.awaitPort(port, m.process.log)
 }
 
 // throughProxy is caddy-l4's proxy, behind the handlers that are given.
@@ -99,6 +112,7 @@ func throughProxy(l *lab, caddy string, upstream int, handlers string) (middle, 
 	m := middle{name: "caddy-l4 proxy", port: port}
 	m.process, err = startCaddy(l, caddy, fmt.Sprintf(`{
 	admin off
+	%s
 	layer4 {
 		127.0.0.1:%d {
 			route {
@@ -108,8 +122,11 @@ func throughProxy(l *lab, caddy string, upstream int, handlers string) (middle, 
 		}
 	}
 }
-`, port, handlers, upstream))
-	return m, err
+`, quiet, port, handlers, upstream))
+	if err != nil {
+		return m, err
+	}
+	return m, l.awaitPort(port, m.process.log)
 }
 
 func startCaddy(l *lab, caddy, config string) (*process, error) {
@@ -135,7 +152,7 @@ func startCaddyWith(l *lab, caddy, name, config string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p, l.await(p.log, "serving initial configuration")
+	return p, nil
 }
 
 // throughHAProxy is HAProxy in TCP mode with splicing, as many threads as

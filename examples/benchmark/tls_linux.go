@@ -57,6 +57,7 @@ func throughTLS(l *lab, caddy string, upstream int) (middle, error) {
 	m := middle{name: "caddy-l4 tls", port: port}
 	m.process, err = startCaddyJSON(l, caddy, fmt.Sprintf(`{
 	"admin": {"disabled": true},
+	"logging": {"logs": {"default": {"level": "ERROR"}}},
 	"apps": {
 		"tls": {"certificates": {"load_files": [{"certificate": "%[1]s/server.pem", "key": "%[1]s/server.key"}]}},
 		"layer4": {"servers": {"bench": {
@@ -72,6 +73,9 @@ func throughTLS(l *lab, caddy string, upstream int) (middle, error) {
 	}
 }`, dir, port, upstream))
 	if err != nil {
+		return middle{}, err
+	}
+	if err := l.awaitPort(port, m.process.log); err != nil {
 		return middle{}, err
 	}
 	roots := x509.NewCertPool()
