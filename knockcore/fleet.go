@@ -119,6 +119,12 @@ func (s *State) follow() {
 	}
 }
 
+// awaitTellers waits until what the fleet was telling is taken in.
+func (s *State) awaitTellers() {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+}
+
 // last is the last of the gatekeepers whose word counts and that allow the grant
 // (nil: any); nil if there is none.
 func (s *State) last(grant *Grant) *Gatekeeper {
@@ -141,6 +147,8 @@ const windowTimeout = 10 * time.Second
 // Enter implements Sink. A grant that this node's configuration does not allow is
 // left alone: other nodes may have another one.
 func (f fleet) Enter(grant *Grant, node string) {
+	f.telling.RLock()
+	defer f.telling.RUnlock()
 	gate := f.last(grant)
 	if gate == nil || f.reg.get(grant.ID) == grant || !grant.Expires.After(gate.Now()) {
 		return
@@ -163,7 +171,11 @@ func (f fleet) Enter(grant *Grant, node string) {
 }
 
 // Remove implements Sink.
-func (f fleet) Remove(id GrantID, node string) { f.remove(id, node, "another node") }
+func (f fleet) Remove(id GrantID, node string) {
+	f.telling.RLock()
+	defer f.telling.RUnlock()
+	f.remove(id, node, "another node")
+}
 
 func (f fleet) remove(id GrantID, node, by string) {
 	grant := f.reg.remove(id)
@@ -181,6 +193,8 @@ func (f fleet) remove(id GrantID, node, by string) {
 
 // Revoke implements Sink.
 func (f fleet) Revoke(sel Selection, node string) {
+	f.telling.RLock()
+	defer f.telling.RUnlock()
 	gate := f.last(nil)
 	if gate == nil {
 		return

@@ -32,6 +32,9 @@ type State struct {
 	// stopped: one, or two during a reload. A grant has to please one of them.
 	activeMu sync.Mutex
 	active   []*Gatekeeper
+	// telling is held for reading while the fleet tells something: a gatekeeper that
+	// has lost its word is not used by then.
+	telling sync.RWMutex
 	// locks order the changes of one window: what the firewall is told last is
 	// what the grants say last.
 	locks [64]sync.Mutex
@@ -238,6 +241,7 @@ func (g *Gatekeeper) Deactivate(ctx context.Context) {
 		rest = g.state.active[n-1]
 	}
 	g.state.activeMu.Unlock()
+	g.state.awaitTellers()
 	if rest != nil {
 		rest.prune(ctx)
 	}

@@ -320,6 +320,14 @@ func TestThreeNodes(t *testing.T) {
 			conn.Close()
 		}
 	}
+	// A node that starts without Redis starts, and admits nothing.
+	c.caddy.Kill()
+	f.startNode(c)
+	if conn, got := f.frame(c, f.envelope()); got != "HTTP/" {
+		t.Errorf("%s, started without Redis: a frame gets %q, want the cover", c.name, got)
+	} else {
+		conn.Close()
+	}
 	// It comes back empty: what was spent stays spent, live grants are known again.
 	late := f.envelope()
 	f.startRedis()

@@ -186,6 +186,26 @@ func TestPartition(t *testing.T) {
 	}
 }
 
+// A node that starts alone and admits by itself takes no frame that it could have
+// accepted in a former life.
+func TestStartAlone(t *testing.T) {
+	server, _ := newFleet(t, "a")
+	proxy := redislab.NewProxy(t, server.Address)
+	proxy.Block()
+	for _, local := range []bool{false, true} {
+		n := newNode(t, fmt.Sprint("local-", local), proxy.Address, func(o *Options) { o.Local, o.Timeout = local, 100*time.Millisecond })
+		if !local {
+			n.knock("192.0.2.1", knockcore.ReasonStoreError)
+			continue
+		}
+		k := held(n, "192.0.2.1")
+		n.admit(k, knockcore.ReasonStale)
+		await(t, "frames to be taken", func() bool { return time.Since(n.store.opened) > testWindow })
+		n.knock("192.0.2.2", knockcore.ReasonNone)
+		refusedAgain([]*testNode{n}, k)
+	}
+}
+
 func TestSlowServer(t *testing.T) {
 	server, nodes := newFleet(t, "a")
 	proxy := redislab.NewProxy(t, server.Address)
