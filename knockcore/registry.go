@@ -23,8 +23,7 @@ type registry struct {
 
 	mu       sync.Mutex
 	grants   map[GrantID]*record
-	equal    map[grantKey]GrantID     // address scope: one grant per key
-	targets  map[target][]GrantID     // address and session scope: who keeps a window open
+	targets  map[target]*record       // address and session scope: who keeps a window open, as a list
 	lengths  map[prefixLength]int     // how many grants of a service have such a prefix
 	sessions map[sessionKey][]GrantID // session scope, oldest first
 	waiters  map[sessionKey][]chan struct{}
@@ -35,8 +34,9 @@ type registry struct {
 // record is a grant's place in the registry.
 type record struct {
 	*Grant
-	at    Tick // of Expires
-	index int  // in the expiry heap
+	at    Tick    // of Expires
+	index int     // in the expiry heap
+	next  *record // of the same target
 }
 
 // target is what a window is: a prefix and a service.
@@ -52,12 +52,6 @@ type prefixLength struct {
 	bits    int
 }
 
-type grantKey struct {
-	target
-	client string
-	scope  Scope
-}
-
 type sessionKey struct{ client, service string }
 
 func newRegistry(table *Table, limit int) *registry {
@@ -65,8 +59,7 @@ func newRegistry(table *Table, limit int) *registry {
 		table:    table,
 		limit:    limit,
 		grants:   make(map[GrantID]*record),
-		equal:    make(map[grantKey]GrantID),
-		targets:  make(map[target][]GrantID),
+		targets:  make(map[target]*record),
 		lengths:  make(map[prefixLength]int),
 		sessions: make(map[sessionKey][]GrantID),
 		waiters:  make(map[sessionKey][]chan struct{}),
@@ -88,17 +81,18 @@ func (g *Grant) sessionKey() sessionKey { return sessionKey{g.Client, g.Service}
 func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key := grantKey{g.target(), g.Client, g.Scope}
 	if g.Scope == ScopeAddress {
-		if id, ok := r.equal[key]; ok && id != g.ID {
-			g.ID = id
+		for equal := r.targets[g.target()]; equal != nil; equal = equal.next {
+			if equal.Scope == ScopeAddress && equal.Client == g.Client {
+				g.ID = equal.ID
+			}
 		}
 	}
 	rec := r.grants[g.ID]
 	switch {
 	case rec != nil:
 		former = rec.Grant
-		r.unlink(former)
+		r.unlink(rec)
 		r.methods[former.Method]--
 		rec.Grant, rec.at = g, r.table.tick(g.Expires)
 		heap.Fix(&r.expiry, rec.index)
@@ -112,11 +106,11 @@ func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
 		heap.Push(&r.expiry, rec)
 	}
 	r.methods[g.Method]++
-	r.targets[g.target()] = append(r.targets[g.target()], g.ID)
+	rec.next = r.targets[g.target()]
+	r.targets[g.target()] = rec
 	r.lengths[g.prefixLength()]++
 	switch g.Scope {
 	case ScopeAddress:
-		r.equal[key] = g.ID
 		r.table.put(g)
 	case ScopeSession:
 		if g.Uses == 0 {
@@ -159,7 +153,7 @@ func (r *registry) removeLocked(id GrantID) *Grant {
 	heap.Remove(&r.expiry, rec.index)
 	delete(r.grants, id)
 	r.methods[rec.Method]--
-	r.unlink(rec.Grant)
+	r.unlink(rec)
 	if rec.Scope == ScopeAddress {
 		r.table.remove(rec.Grant)
 	}
@@ -168,20 +162,29 @@ func (r *registry) removeLocked(id GrantID) *Grant {
 
 // unlink takes a grant out of the side indexes (not out of the table, where a
 // replacement overwrites it, unless it moves to another prefix).
-func (r *registry) unlink(g *Grant) {
-	dropID(r.targets, g.target(), g.ID)
+func (r *registry) unlink(rec *record) {
+	g := rec.Grant
+	switch first := r.targets[g.target()]; {
+	case first != rec:
+		for first.next != rec {
+			first = first.next
+		}
+		first.next = rec.next
+	case rec.next != nil:
+		r.targets[g.target()] = rec.next
+	default:
+		delete(r.targets, g.target())
+	}
+	rec.next = nil
 	if r.lengths[g.prefixLength()]--; r.lengths[g.prefixLength()] == 0 {
 		delete(r.lengths, g.prefixLength())
 	}
-	switch g.Scope {
-	case ScopeAddress:
-		delete(r.equal, grantKey{g.target(), g.Client, g.Scope})
-	case ScopeSession:
+	if g.Scope == ScopeSession {
 		dropID(r.sessions, g.sessionKey(), g.ID)
 	}
 }
 
-func dropID[K comparable](m map[K][]GrantID, key K, id GrantID) {
+func dropID(m map[sessionKey][]GrantID, key sessionKey, id GrantID) {
 	ids := slices.DeleteFunc(m[key], func(other GrantID) bool { return other == id })
 	if len(ids) == 0 {
 		delete(m, key)
@@ -218,8 +221,8 @@ func (r *registry) windowEnd(t target) time.Time {
 	defer r.mu.Unlock()
 	now := r.table.Now()
 	var end time.Time
-	for _, id := range r.targets[t] {
-		if g := r.grants[id]; g.at > now && g.Expires.After(end) {
+	for g := r.targets[t]; g != nil; g = g.next {
+		if g.at > now && g.Expires.After(end) {
 			end = g.Expires
 		}
 	}
@@ -235,8 +238,8 @@ func (r *registry) holds(service string, addr netip.Addr, now Tick) bool {
 			continue
 		}
 		prefix, _ := addr.Prefix(l.bits)
-		for _, id := range r.targets[target{prefix, service}] {
-			if r.grants[id].at > now {
+		for g := r.targets[target{prefix, service}]; g != nil; g = g.next {
+			if g.at > now {
 				return true
 			}
 		}
