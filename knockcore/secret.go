@@ -37,8 +37,9 @@ func NewSecret(b []byte) Secret {
 
 // ParseSecret reads the text form of a secret: "hex:…", "base64:…" (standard or
 // URL alphabet, padded or not), otherwise the bytes of the text itself
-// (libknock.md section 17). It does not check the length: see Strong. Errors
-// never contain any part of the text.
+// (libknock.md section 17). Text with "base64:" further on is refused: somebody
+// has taken more along than the secret, such as the word before it. It does not
+// check the length: see Strong. Errors never contain any part of the text.
 func ParseSecret(text string) (Secret, error) {
 	switch {
 	case strings.HasPrefix(text, "hex:"):
@@ -53,6 +54,8 @@ func ParseSecret(text string) (Secret, error) {
 			return Secret{}, errors.New("secret after base64: is not base64")
 		}
 		return NewSecret(b), nil
+	case strings.Contains(text, "base64:"):
+		return Secret{}, errors.New("secret has something before base64:, which would be part of it; put base64:… alone there, without a word or a quote before it")
 	default:
 		return NewSecret([]byte(text)), nil
 	}

@@ -217,6 +217,9 @@ func checkLiterals(d *caddyfile.Dispenser, secrets []string) error {
 		if !isLiteral(text) {
 			continue
 		}
+		if err := checkBraces(text); err != nil {
+			return d.WrapErr(err)
+		}
 		secret, err := knockcore.ParseSecret(text)
 		if err == nil {
 			err = secret.Strong()

@@ -38,6 +38,7 @@ func TestConfigErrors(t *testing.T) {
 	readable := write("readable.key", "a secret that all may read", 0o644)
 	short := write("short.key", "short", 0o600)
 	empty := write("empty.key", "", 0o600)
+	pasted := write("pasted.key", "secret base64:plkK0yZfvpwrT37+FOVsAYvnmehz8GRiASVe24kG654=\n", 0o600)
 	t.Setenv("KNOCK_TEST_SHORT", "short")
 	t.Setenv("KNOCK_TEST_EMPTY", "")
 	for name, c := range map[string]struct{ lines, want string }{
@@ -50,6 +51,12 @@ func TestConfigErrors(t *testing.T) {
 		"empty file":           {"client a {\n secret {file." + empty + "}\n}", "Caddyfile:4: is empty"},
 		"short file":           {"client a {\n secret {file." + short + "}\n}", "Caddyfile:4: keygen"},
 		"readable file":        {"client a {\n secret {file." + readable + "}\n}", "Caddyfile:4: chmod 600"},
+		"file, no braces":      {"client a {\n secret file./etc/caddy/knock/alice.key\n}", "Caddyfile:5: with braces"},
+		"variable, no braces":  {"client a {\n secret env.KNOCK_TEST_SHORT_ONE\n}", "Caddyfile:5: with braces"},
+		"a path":               {"client a {\n secret " + filepath.ToSlash(short) + "\n}", "Caddyfile:5: with braces"},
+		"api key, no braces":   {"client a {\n api_key file./etc/caddy/knock/phone.key\n}", "Caddyfile:4: with braces"},
+		"line pasted":          {"client a {\n secret {file." + pasted + "}\n}", "Caddyfile:4: put base64:… alone"},
+		"quoted":               {"client a {\n secret `\"base64:plkK0yZfvpwrT37+FOVsAYvnmehz8GRiASVe24kG654=\"`\n}", "Caddyfile:5: put base64:… alone"},
 		"unknown placeholder":  {"client a {\n secret {nonsense}\n}", "Caddyfile:4: nonsense"},
 		"duplicate client":     {"client a\nclient a", "Caddyfile:5: first at Caddyfile:4"},
 		"duplicate service":    {"service s tcp/1\nservice s tcp/2", "Caddyfile:5: first at Caddyfile:4"},

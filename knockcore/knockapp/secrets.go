@@ -26,6 +26,9 @@ func expandSecret(repl *caddy.Replacer, text string, insecureFiles bool) (knockc
 
 // expandKey is expandSecret for keys that are read in another way.
 func expandKey(repl *caddy.Replacer, text string, insecureFiles bool, parse func(string) (knockcore.Secret, error)) (knockcore.Secret, error) {
+	if err := checkBraces(text); err != nil {
+		return knockcore.Secret{}, err
+	}
 	if err := checkPlaceholders(text, insecureFiles); err != nil {
 		return knockcore.Secret{}, err
 	}
@@ -39,6 +42,25 @@ func expandKey(repl *caddy.Replacer, text string, insecureFiles bool, parse func
 
 // isLiteral reports whether the text of a secret is the secret itself.
 func isLiteral(text string) bool { return !strings.Contains(text, "{") }
+
+// checkBraces refuses what was meant to name a file or a variable and would be the
+// secret itself as it stands, one that can be guessed.
+func checkBraces(text string) error {
+	if !isLiteral(text) {
+		return nil
+	}
+	for _, prefix := range []string{"file.", "file:", "env.", "env:"} {
+		if strings.HasPrefix(text, prefix) {
+			return fmt.Errorf("what begins with %s would be the secret itself; to read it from elsewhere write {file./path} or {env.NAME}, with braces", prefix)
+		}
+	}
+	if filepath.IsAbs(text) {
+		if _, err := os.Stat(text); err == nil {
+			return errors.New("a path would be the secret itself; to read it from the file write {file./path}, with braces")
+		}
+	}
+	return nil
+}
 
 // checkPlaceholders looks at what {file.*} and {env.*} placeholders name, for
 // better messages than an empty value gives.

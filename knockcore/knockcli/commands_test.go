@@ -82,7 +82,7 @@ func TestKeygenSave(t *testing.T) {
 		!strings.HasSuffix(got.stdout, "# Client: saved as "+profiles.Path("alice")+"\n") {
 		t.Errorf("Got\n%s", got.stdout)
 	}
-	runIn(t, "", args...).want(t, knockcli.ExitConfig, "file exists", "Give --force to replace it")
+	runIn(t, "", args...).want(t, knockcli.ExitConfig, "file exists", "Give --force to replace it", "profile add alice@HOST")
 	runIn(t, "", append(args, "--force")...).want(t, knockcli.ExitOK)
 	if again, err := profiles.Load("alice"); err != nil || again.Secret.Equal(p.Secret) {
 		t.Errorf("Got the old secret or %v", err)

@@ -121,7 +121,7 @@ func TestConnectRefused(t *testing.T) {
 		"cover":          {[]string{"alice@" + other}, 5, []string{`the answer begins with "HTTP/1.1 400 Bad"`, "(else give its port with --port)"}},
 		"closed port":    {[]string{"alice@" + closed}, 4, []string{"connection refused", "may you reach its port?"}},
 		"no such host":   {[]string{"alice@host.invalid:22"}, 4, []string{"host.invalid"}},
-		"other server":   {[]string{"bob@127.0.0.1:22"}, 3, []string{"for server ssh.example.org, not for 127.0.0.1", "give --profile bob"}},
+		"other server":   {[]string{"bob@127.0.0.1:22"}, 3, []string{"for server ssh.example.org, not for 127.0.0.1", "give --profile bob", "caddy-knock profile add CLIENT@127.0.0.1"}},
 		"open profile":   {[]string{"open@127.0.0.1:22"}, 3, []string{"(mode 0644); run: chmod 600 '" + profiles.Path("open") + "'"}},
 		"service silent": {[]string{"alice@" + at(clienttest.Server{Serve: silent})}, 1, []string{"closed it without sending anything", "Does the service behind it run?"}},
 		"refused silently": {[]string{"--server-proof=false", "--port", "9", "alice@" + at(clienttest.Server{})}, 1, []string{

@@ -209,7 +209,7 @@ func (a *app) profileAdd(cmd *cobra.Command, name string, flags *authFlags, knoc
 	if err != nil {
 		f := configError(err)
 		if errors.Is(err, fs.ErrExist) {
-			f.hint = "Give --force to replace it."
+			f.hint = "Give --force to replace it. For one more server, name the profile CLIENT@HOST."
 		}
 		return f
 	}

@@ -149,7 +149,8 @@ func (a *app) profileError(err error, name string) error {
 	var other *knockclient.OtherServerError
 	switch {
 	case errors.As(err, &other):
-		f.hint = "If that is another name of the same server, give --profile " + other.Name + "."
+		f.hint = a.text("If that is another name of the same server, give --profile " + other.Name +
+			".\nIf it is another server, make a profile for it: {cmd} profile add CLIENT@" + other.Host)
 	case errors.Is(err, fs.ErrNotExist):
 		if name == "" {
 			name = "CLIENT"
