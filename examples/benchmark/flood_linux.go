@@ -29,7 +29,7 @@ type receiver struct {
 
 	granted, refused atomic.Int64
 	// told, if set, is called with every decision.
-	told func(p *source.Packet, granted bool)
+	told atomic.Pointer[func(p *source.Packet, granted bool)]
 }
 
 func newReceiver(ctx context.Context, clients int) (rx *receiver, err error) {
@@ -69,8 +69,8 @@ func newReceiver(ctx context.Context, clients int) (rx *receiver, err error) {
 		} else {
 			rx.refused.Add(1)
 		}
-		if rx.told != nil {
-			rx.told(p, err == nil)
+		if told := rx.told.Load(); told != nil {
+			(*told)(p, err == nil)
 		}
 	}})
 	packets := source.NewSwitch(new(source.Stats))
@@ -140,7 +140,7 @@ func flooded(ctx context.Context, o options, r *report) error {
 		var mu sync.Mutex
 		sent, took := make(map[[16]byte]time.Time), make([]float64, 0, len(knocks))
 		friend := netip.MustParseAddr("192.0.2.3")
-		rx.told = func(p *source.Packet, granted bool) {
+		told := func(p *source.Packet, granted bool) {
 			if !granted || p.From.Addr() != friend {
 				return
 			}
@@ -149,6 +149,7 @@ func flooded(ctx context.Context, o options, r *report) error {
 			defer mu.Unlock()
 			took = append(took, now.Sub(sent[[16]byte(p.Payload)]).Seconds()*1000)
 		}
+		rx.told.Store(&told)
 		from, err := rx.sender("192.0.2.2")
 		if err != nil {
 			return nil, err
