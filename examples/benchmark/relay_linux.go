@@ -47,7 +47,7 @@ func relay(ctx context.Context, o options, r *report) error {
 	goals := map[string]map[int]float64{"caddy-l4 proxy": {0: 2, 1: 0.5}, "HAProxy, splicing": {0: 1, 1: 1}, "direct": {0: 0.5}}
 	for _, streams := range []int{1, 64} {
 		for _, what := range []string{"down", "up"} {
-			size := int64(o.some(512<<20)) / int64(streams)
+			size := int64(o.some(256<<20)) / int64(streams)
 			var subjects []subject
 			for _, m := range middles {
 				subjects = append(subjects, subject{m.name, goals[m.name], func(ctx context.Context) ([]float64, error) {
