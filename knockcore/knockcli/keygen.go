@@ -125,8 +125,8 @@ func (a *app) saveGenerated(profile *knockclient.Profile, flags *keygenFlags) (s
 	if err != nil {
 		f := configError(err)
 		if errors.Is(err, fs.ErrExist) {
-			f.hint = "Give --force to replace it; its secret is lost then.\n" +
-				"For one more server leave --save out, and keep the secret with: profile add " + profile.Client + "@HOST"
+			f.hint = a.text("Give --force to replace it; its secret is lost then.\n" +
+				"For one more server leave --save out, and keep the secret with: {cmd} profile add " + profile.Client + "@HOST")
 		}
 		return "", f
 	}
