@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -149,9 +150,28 @@ func (s *Store) push(ctx context.Context, l *link, name string) error {
 	}
 	payload, err := i.payload(s.toServer)
 	if ttl := time.Until(i.over()).Milliseconds(); ttl > 0 && err == nil {
-		_, err = s.change(ctx, l, "i", name, "p", strconv.FormatInt(ttl, 10), name, payload, strconv.FormatUint(i.version, 10), i.instance)
+		var answer string
+		answer, err = s.change(ctx, l, "i", name, "p", strconv.FormatInt(ttl, 10), name, payload, strconv.FormatUint(i.version, 10), i.instance)
+		if text, dead := strings.CutPrefix(answer, "dead "); dead && err == nil {
+			err = s.bury(name, text)
+		}
 	}
 	return err
+}
+
+// bury ends an item that was deleted, with this version, while this node heard
+// nothing.
+func (s *Store) bury(name, text string) error {
+	version, err := parseVersion(text)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	_, remove := s.judge(name, nil, version)
+	sink := s.sink
+	s.mu.Unlock()
+	tell(sink, name, nil, remove, s.nodeName(""))
+	return nil
 }
 
 // flush tells the server what it could not be told before.

@@ -101,6 +101,33 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
+// The server restarts empty, and a grant is revoked before all nodes are back: it
+// stays revoked.
+func TestRevokedBeforeAllAreBack(t *testing.T) {
+	server, nodes := newFleet(t, "a")
+	proxy := redislab.NewProxy(t, server.Address)
+	nodes = append(nodes, newNode(t, "b", proxy.Address, func(o *Options) { o.Timeout = 100 * time.Millisecond }))
+	nodes[0].knock("192.0.2.1", knockcore.ReasonNone)
+	nodes[0].knock("192.0.2.2", knockcore.ReasonNone)
+	everywhere(t, nodes, "192.0.2.1", true)
+	everywhere(t, nodes, "192.0.2.2", true)
+	proxy.Block()
+	epoch := nodes[0].store.link.Load().epoch
+	server.Kill()
+	server.Run()
+	await(t, "the new epoch", func() bool { l := nodes[0].store.link.Load(); return l != nil && l.epoch != epoch })
+	if n, errs := nodes[0].RevokeAll(t.Context(), knockcore.Selection{Prefix: netip.MustParsePrefix("192.0.2.1/32")}, "test"); n != 1 || errs != nil {
+		t.Fatal(n, errs)
+	}
+	if !nodes[1].in("192.0.2.1") {
+		t.Fatal("b heard of it")
+	}
+	proxy.Unblock()
+	everywhere(t, nodes, "192.0.2.1", false)
+	everywhere(t, nodes, "192.0.2.2", true)
+	everywhere(t, fresh(t, server.Address, nodes), "192.0.2.1", false)
+}
+
 // Somebody empties the database while all are connected.
 func TestServerEmptied(t *testing.T) {
 	server, nodes := newFleet(t, "a", "b")

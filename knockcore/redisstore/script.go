@@ -82,7 +82,8 @@ return answer`
 //	d  time to live of the tombstone, name: delete an item
 //	t  name: take one use of an item
 //	p  time to live, name, payload, version, instance: save an item again that was
-//	   lost with an epoch, unless something later is known
+//	   lost with an epoch, unless something later is known; "dead VERSION" says
+//	   that it was deleted
 //	x  time to live of the tombstone, name, version: the same for a deletion
 //	r  name, payload: tell something
 //	l  nothing: to be loaded
@@ -142,7 +143,11 @@ elseif kind == 't' then
 	return v .. ' ' .. uses
 elseif kind == 'p' then
 	local iv = tonumber(ARGV[7])
-	if version(redis.call('GET', KEYS[1])) >= iv or version(redis.call('GET', KEYS[6])) >= iv then
+	local dead = redis.call('GET', KEYS[6])
+	if version(dead) >= iv then
+		return 'dead ' .. dead
+	end
+	if version(redis.call('GET', KEYS[1])) >= iv then
 		return '0'
 	end
 	return save(ARGV[5], tonumber(ARGV[4]), ARGV[6], ARGV[7], ARGV[8])
