@@ -66,9 +66,6 @@ func (*Firewalld) CaddyModule() caddy.ModuleInfo {
 
 // Provision checks the options.
 func (f *Firewalld) Provision(ctx caddy.Context) error {
-	if err := register(ctx.GetMetricsRegistry()); err != nil {
-		return err
-	}
 	return f.convert()
 }
 

@@ -6,11 +6,9 @@ package firewallmod
 import (
 	"fmt"
 
-	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
-
 	"github.com/caddy-knock/caddy-knock/firewallmod/internal/engine"
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 )
 
 // parseOnExit reads option on_exit; "" means close.
@@ -25,16 +23,9 @@ func parseOnExit(text string) (knockcore.ExitMode, error) {
 	return mode, nil
 }
 
-// tellHeals returns a function that logs and counts repairs. Engines outlive
-// configurations, so the logger is Caddy's own.
+// tellHeals returns a function that reports repairs.
 func tellHeals(firewall string) func(engine.Heal) {
 	return func(h engine.Heal) {
-		logger := caddy.Log().Named("knock.firewalls." + firewall)
-		if h.Err != nil {
-			logger.Error("the gate was broken and can't be mended yet", zap.String("found", h.Reason), zap.Error(h.Err))
-			return
-		}
-		heals.Inc()
-		logger.Warn("the gate was broken and is mended", zap.String("found", h.Reason), zap.Int("windows", h.Windows), zap.Duration("took", h.Took))
+		knockapp.ObserveHeal(knockapp.Heal{Firewall: firewall, Found: h.Reason, Windows: h.Windows, Took: h.Took, Err: h.Err})
 	}
 }

@@ -39,9 +39,6 @@ func (*IPSet) CaddyModule() caddy.ModuleInfo {
 
 // Provision checks the options.
 func (s *IPSet) Provision(ctx caddy.Context) error {
-	if err := register(ctx.GetMetricsRegistry()); err != nil {
-		return err
-	}
 	return s.convert()
 }
 

@@ -68,9 +68,6 @@ func (*IPTables) CaddyModule() caddy.ModuleInfo {
 
 // Provision checks the options.
 func (t *IPTables) Provision(ctx caddy.Context) error {
-	if err := register(ctx.GetMetricsRegistry()); err != nil {
-		return err
-	}
 	return t.convert()
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"go.uber.org/zap"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
@@ -73,15 +72,12 @@ func (*NFTables) CaddyModule() caddy.ModuleInfo {
 
 // Provision checks the options.
 func (n *NFTables) Provision(ctx caddy.Context) error {
-	if err := register(ctx.GetMetricsRegistry()); err != nil {
-		return err
-	}
 	return n.convert()
 }
 
 func (n *NFTables) convert() error {
 	n.config = nft.Config{
-		Table: n.Table, Hook: nft.Hook(n.Hook), Interfaces: n.Interfaces, Protect: n.Protect, OnHeal: n.healed,
+		Table: n.Table, Hook: nft.Hook(n.Hook), Interfaces: n.Interfaces, Protect: n.Protect, OnHeal: healed,
 	}
 	if slices.Contains(n.Reject, "all") {
 		n.config.RejectAll = true
@@ -112,16 +108,8 @@ func (n *NFTables) convert() error {
 	return n.config.Validate()
 }
 
-// healed logs a repair. The engine outlives configurations, so the logger is
-// Caddy's own.
-func (n *NFTables) healed(h nft.Heal) {
-	logger := caddy.Log().Named("knock.firewalls.nftables")
-	if h.Err != nil {
-		logger.Error("the gate was broken and can't be mended yet", zap.String("found", h.Reason), zap.Error(h.Err))
-		return
-	}
-	heals.Inc()
-	logger.Warn("the gate was broken and is mended", zap.String("found", h.Reason), zap.Int("windows", h.Windows), zap.Duration("took", h.Took))
+func healed(h nft.Heal) {
+	knockapp.ObserveHeal(knockapp.Heal{Firewall: "nftables", Found: h.Reason, Windows: h.Windows, Took: h.Took, Err: h.Err})
 }
 
 // KnockFirewall implements knockapp.FirewallConverter.
@@ -139,6 +127,14 @@ func (n *NFTables) KnockFirewall() knockapp.FirewallPlan {
 		},
 		Warnings: func(fw knockcore.Firewall) []string { return fw.(*nft.Engine).Warnings() },
 		Print:    func(services []*knockcore.Service) (string, error) { return nft.Print(n.config, services) },
+		Counts: func(ctx context.Context, fw knockcore.Firewall) (map[string]knockapp.FirewallCounts, error) {
+			counts, err := fw.(*nft.Engine).Counts(ctx)
+			shown := make(map[string]knockapp.FirewallCounts, len(counts))
+			for service, c := range counts {
+				shown[service] = knockapp.FirewallCounts(c)
+			}
+			return shown, err
+		},
 	}
 	if len(n.Sets) == 0 { // else no rules are ours
 		plan.Stands = func(ctx context.Context) (bool, error) { return nft.Look(ctx, n.config) }

@@ -5,31 +5,15 @@ package firewallmod
 
 import (
 	"context"
-	"errors"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 )
 
 func init() { caddy.RegisterModule(new(None)) }
-
-// heals counts the repairs of all firewalls of this process.
-var heals = prometheus.NewCounter(prometheus.CounterOpts{
-	Namespace: "caddy", Subsystem: "knock", Name: "firewall_heals_total",
-	Help: "Repairs of a gate that somebody else broke.",
-})
-
-// register registers the counter in the registry of a configuration.
-func register(registry *prometheus.Registry) error {
-	if err := registry.Register(heals); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
-		return err
-	}
-	return nil
-}
 
 // None is a firewall that does nothing: for trying a configuration without
 // privileges. Services that name it are not closed.

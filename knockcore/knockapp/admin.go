@@ -27,6 +27,7 @@ func init() { caddy.RegisterModule(new(Admin)) }
 //	POST   /knock/invites                     invite a device of a client
 //	GET    /knock/devices                     devices that joined
 //	DELETE /knock/devices?id= or ?client=     revoke some
+//	GET    /knock/events                      what happens, as server-sent events
 //
 // Grants are selected by the parameters client, service, address (any grant that
 // covers it), id and method; `limit` and `after` page through them.
@@ -44,6 +45,7 @@ func (a *Admin) Routes() []caddy.AdminRoute {
 		{Pattern: "/knock/health", Handler: only(get(a.health))},
 		{Pattern: "/knock/clients", Handler: only(get(a.clients))},
 		{Pattern: "/knock/grants", Handler: only(map[string]adminFunc{http.MethodGet: a.grants, http.MethodPost: a.grant, http.MethodDelete: a.revoke})},
+		{Pattern: "/knock/events", Handler: caddy.AdminHandlerFunc(stream)},
 		{Pattern: "/knock/bans", Handler: only(map[string]adminFunc{http.MethodGet: a.bans, http.MethodDelete: a.lift})},
 		{Pattern: "/knock/invites", Handler: only(map[string]adminFunc{http.MethodPost: a.invite})},
 		{Pattern: "/knock/devices", Handler: only(map[string]adminFunc{http.MethodGet: a.devices, http.MethodDelete: a.removeDevices})},
@@ -63,13 +65,9 @@ func only(methods map[string]adminFunc) caddy.AdminHandlerFunc {
 		if f == nil {
 			return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method %s is not allowed here", r.Method)}
 		}
-		mod, err := caddy.ActiveContext().AppIfConfigured("knock")
+		app, err := running()
 		if err != nil {
-			return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("the knock app is not configured")}
-		}
-		app := mod.(*App)
-		if app.Running() == nil {
-			return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("the knock app has not started")}
+			return err
 		}
 		answer, err := f(app, r)
 		if err != nil {
@@ -87,6 +85,19 @@ func only(methods map[string]adminFunc) caddy.AdminHandlerFunc {
 		w.Header().Set("Content-Type", "application/json")
 		return json.NewEncoder(w).Encode(answer)
 	}
+}
+
+// running finds the app that runs now; the error is a caddy.APIError.
+func running() (*App, error) {
+	mod, err := caddy.ActiveContext().AppIfConfigured("knock")
+	if err != nil {
+		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("the knock app is not configured")}
+	}
+	app := mod.(*App)
+	if app.Running() == nil {
+		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("the knock app has not started")}
+	}
+	return app, nil
 }
 
 // httpStatus is an error with a status of its own.

@@ -128,7 +128,11 @@ type App struct {
 	live    atomic.Pointer[live]
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	refused refusalLog
+
+	audit         *zap.Logger
+	emitter       *emitter
+	refusedLog    sampler
+	refusedEvents sampler
 }
 
 // CaddyModule returns the Caddy module information.
@@ -143,7 +147,13 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // nothing outside, so that `caddy validate` may run as anybody.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
+	a.audit = a.logger.Named("audit")
+	a.refusedLog.interval, a.refusedEvents.interval = refusalInterval, refusalEvery
 	a.metrics = newMetrics(ctx.GetMetricsRegistry())
+	var err error
+	if a.emitter, err = newEmitter(ctx); err != nil {
+		return err
+	}
 	if err := a.loadStore(ctx); err != nil {
 		return err
 	}
@@ -151,6 +161,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Window:      time.Duration(a.TimeWindow),
 		SessionWait: time.Duration(a.SessionWait),
 		Observer:    a.observe,
+		Timed:       a.metrics.timed,
 		Now:         clock(),
 	}
 	if a.TimeWindow < 0 {
@@ -235,6 +246,7 @@ func (a *App) Start() (err error) {
 		return err
 	}
 	a.live.Store(live)
+	a.emitter.start()
 	if a.bans != nil {
 		bans := *a.bans
 		bans.Store = live.state.Store
@@ -313,6 +325,7 @@ func (a *App) Stop() error {
 		a.gate.Deactivate(context.Background())
 	}
 	a.stopCutter()
+	a.emitter.close()
 	err = errors.Join(err, a.stopFirewalls())
 	if live := a.live.Swap(nil); live != nil {
 		err = errors.Join(err, releaseLive(live))

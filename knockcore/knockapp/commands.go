@@ -20,7 +20,7 @@ import (
 // commandsTotal counts commands, those of the firewall `exec` and of doors.
 var commandsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "commands_total",
-	Help: "Commands that were run, by what for (open, close, setup, teardown) and result (ok, failed).",
+	Help: "Commands that were run, by what for (open, close, setup, teardown, event) and result (ok, failed).",
 }, []string{"action", "result"})
 
 // ObserveCommands logs commands and counts them. Engines outlive configurations,

@@ -36,6 +36,8 @@ type FirewallPlan struct {
 	OnExit knockcore.ExitMode
 	// Warnings, if set, tells after Setup what an operator should know.
 	Warnings func(knockcore.Firewall) []string
+	// Counts, if set, reads the packet counters, by service.
+	Counts func(context.Context, knockcore.Firewall) (map[string]FirewallCounts, error)
 	// Print, if set, writes the rules that keep the services closed, for the
 	// firewall's own tool to load before Caddy starts.
 	Print func([]*knockcore.Service) (string, error)
@@ -201,7 +203,7 @@ func (a *App) startFirewalls(ctx context.Context) (map[string]knockcore.Firewall
 			return nil, fmt.Errorf("firewall %s: %w", name, err)
 		}
 		a.uses = append(a.uses, use)
-		firewalls[name] = use.engine.firewall
+		firewalls[name] = newMeteredFirewall(use.engine.firewall, name)
 		if plan.Warnings != nil {
 			for _, w := range plan.Warnings(use.engine.firewall) {
 				a.logger.Warn("firewall " + name + ": " + w)

@@ -19,7 +19,7 @@ var (
 	}, []string{"operation"})
 	storeErrors = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "store_errors_total",
-		Help: "Requests to a shared store that failed, by what they did.",
+		Help: "What a store failed to do, by operation of a shared store, or file: the disk, counted once while it fails.",
 	}, []string{"operation"})
 )
 

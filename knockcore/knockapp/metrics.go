@@ -5,6 +5,7 @@ package knockapp
 
 import (
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -24,11 +25,16 @@ type metrics struct {
 	grants  *prometheus.CounterVec
 	ended   *prometheus.CounterVec
 	bans    prometheus.Counter
+	took    *prometheus.HistogramVec
 	live    prometheus.GaugeFunc
 	nonces  prometheus.GaugeFunc
 	pending prometheus.GaugeFunc
 	evicted prometheus.CounterFunc
 }
+
+// latencyBuckets are in seconds: from the time of a look-up to that of a person
+// who gives up.
+var latencyBuckets = []float64{25e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 500e-3, 2.5, 10}
 
 var processMetrics = &metrics{
 	knocks: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -47,6 +53,11 @@ var processMetrics = &metrics{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "bans_total",
 		Help: "Bans that were made.",
 	}),
+	took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "admission_seconds",
+		Help:    "How long it took to decide on a knock and to open what it opens, by method: spending the nonce, waiting for a session, the firewall, the store.",
+		Buckets: latencyBuckets,
+	}, []string{"method"}),
 	live: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "grants",
 		Help: "Live grants, admitted streams included.",
@@ -74,13 +85,24 @@ var processMetrics = &metrics{
 
 func newMetrics(registry *prometheus.Registry) *metrics {
 	m := processMetrics
-	for _, c := range []prometheus.Collector{m.knocks, m.grants, m.ended, m.bans, m.live, m.nonces, m.pending, m.evicted, sourceCollector{}, commandsTotal, doorEvents, flowsCut, storeSeconds, storeErrors, fleetCollector{}} {
+	for _, c := range []prometheus.Collector{
+		m.knocks, m.grants, m.ended, m.bans, m.took, m.live, m.nonces, m.pending, m.evicted, commandsTotal, doorEvents, flowsCut,
+		windowSeconds, firewallErrors, firewallHeals, eventsDropped, storeSeconds, storeErrors,
+		sourceCollector{},
+		firewallCollector{},
+		stateCollector{},
+		fleetCollector{},
+	} {
 		// Already registered by another module of this configuration: the same one.
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			panic(err) // the collectors are fixed at compile time
 		}
 	}
 	return m
+}
+
+func (m *metrics) timed(method knockcore.Method, took time.Duration) {
+	m.took.WithLabelValues(method.String()).Observe(took.Seconds())
 }
 
 func sumLive(count func(*knockcore.State) int) float64 {

@@ -5,7 +5,6 @@ package knockapp
 
 import (
 	"errors"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,9 +13,11 @@ import (
 	"github.com/caddy-knock/caddy-knock/knockcore"
 )
 
-// observe turns the gatekeeper's events into metrics and log lines. It runs on
-// the goroutine that knocks, so it only counts and logs.
+// observe turns the gatekeeper's events into metrics, lines of the audit log and
+// events for those who listen. It runs on the goroutine that knocks, so it never
+// waits.
 func (a *App) observe(e knockcore.Event) {
+	now := time.Now()
 	if e.Node != "" {
 		a.observeElsewhere(e)
 		return
@@ -27,32 +28,46 @@ func (a *App) observe(e knockcore.Event) {
 			a.metrics.knocks.WithLabelValues(e.Method.String(), knockcore.ReasonNone.String()).Inc()
 		}
 		a.metrics.grants.WithLabelValues(e.Grant.Service, e.Method.String()).Inc()
-		a.logger.Info("granted", append(grantFields(e.Grant), zap.Bool("renewed", e.Renewed))...)
+		a.audit.Info("granted", append(grantFields(e.Grant), zap.Bool("renewed", e.Renewed))...)
 		if live := a.live.Load(); live != nil {
 			live.wake()
 		}
 	case knockcore.EventExpired:
 		a.metrics.ended.WithLabelValues(e.Grant.Service, "expired").Inc()
-		a.logger.Info("expired", grantFields(e.Grant)...)
+		a.audit.Info("expired", grantFields(e.Grant)...)
 	case knockcore.EventRevoked:
 		a.metrics.ended.WithLabelValues(e.Grant.Service, "revoked").Inc()
-		a.logger.Info("revoked", append(grantFields(e.Grant), zap.String("by", e.By))...)
+		a.audit.Info("revoked", append(grantFields(e.Grant), zap.String("by", e.By))...)
 	case knockcore.EventBanned:
 		a.metrics.bans.Inc()
-		a.logger.Warn("banned", zap.Stringer("address", e.Source), zap.Stringer("method", e.Method), zap.Time("until", e.Until))
+		a.audit.Warn("banned", zap.Stringer("address", e.Source), zap.Stringer("method", e.Method), zap.Time("until", e.Until))
 	case knockcore.EventRefused:
 		reason := knockcore.ReasonOf(e.Err)
 		a.metrics.knocks.WithLabelValues(e.Method.String(), reason.String()).Inc()
-		a.refused.log(a.logger, e, reason)
+		class := refusalClass{e.Method, reason}
+		a.logRefusal(&e, class, now)
+		leftOut, due := a.refusedEvents.due(class, now)
+		if !due {
+			return
+		}
+		r := record(&e, now)
+		r.Similar = leftOut
+		a.tell(r)
+		return
 	}
+	a.tell(record(&e, now))
 }
 
 // observeElsewhere logs what another node did. It is counted there.
 func (a *App) observeElsewhere(e knockcore.Event) {
 	node := zap.String("node", e.Node)
+	now := time.Now()
+	r := record(&e, now)
+	r.Node = e.Node
+	happened.add(r) // but no event of Caddy's: those are that node's
 	switch e.Kind {
 	case knockcore.EventGranted:
-		if entry := a.logger.Check(zapcore.DebugLevel, "granted elsewhere"); entry != nil {
+		if entry := a.audit.Check(zapcore.DebugLevel, "granted elsewhere"); entry != nil {
 			entry.Write(append(grantFields(e.Grant), node, zap.Bool("renewed", e.Renewed))...)
 		}
 		if live := a.live.Load(); live != nil {
@@ -60,9 +75,9 @@ func (a *App) observeElsewhere(e knockcore.Event) {
 		}
 	case knockcore.EventRevoked:
 		a.metrics.ended.WithLabelValues(e.Grant.Service, "revoked").Inc()
-		a.logger.Info("revoked", append(grantFields(e.Grant), zap.String("by", e.By), node, zap.Error(e.Err))...)
+		a.audit.Info("revoked", append(grantFields(e.Grant), zap.String("by", e.By), node, zap.Error(e.Err))...)
 	case knockcore.EventRefused:
-		a.refused.log(a.logger, e, knockcore.ReasonOf(e.Err))
+		a.logRefusal(&e, refusalClass{e.Method, knockcore.ReasonOf(e.Err)}, now)
 	}
 }
 
@@ -79,43 +94,32 @@ func grantFields(g *knockcore.Grant) []zap.Field {
 	}
 }
 
-// refusalInterval is how often a class of refusals (method and reason) is logged.
-const refusalInterval = time.Minute
+const (
+	// refusalInterval is how often a class of refusals (method and reason) is logged,
+	// refusalEvery how often it is an event.
+	refusalInterval = time.Minute
+	refusalEvery    = time.Second
+)
 
-// refusalLog logs refusals: for each method and reason a line at once, then at
+// logRefusal logs refusals: for each method and reason a line at once, then at
 // most one a minute that counts those left out. Each single one is logged at
-// debug level. The zero value is ready.
-type refusalLog struct {
-	mu      sync.Mutex
-	classes map[refusalClass]*refusalCount
-}
-
-type refusalClass struct {
-	method knockcore.Method
-	reason knockcore.Reason
-}
-
-type refusalCount struct {
-	next    time.Time
-	leftOut int
-}
-
-func (r *refusalLog) log(logger *zap.Logger, e knockcore.Event, reason knockcore.Reason) {
-	leftOut, due := r.due(refusalClass{e.Method, reason}, time.Now())
+// debug level.
+func (a *App) logRefusal(e *knockcore.Event, class refusalClass, now time.Time) {
+	leftOut, due := a.refusedLog.due(class, now)
 	level := zapcore.DebugLevel
 	if due {
 		level = zapcore.InfoLevel
-		if reason == knockcore.ReasonStoreError || reason == knockcore.ReasonFirewallError {
+		if class.reason == knockcore.ReasonStoreError || class.reason == knockcore.ReasonFirewallError {
 			level = zapcore.ErrorLevel
 		}
 	}
-	entry := logger.Check(level, "refused")
+	entry := a.audit.Check(level, "refused")
 	if entry == nil {
 		return
 	}
 	fields := []zap.Field{
 		zap.Stringer("method", e.Method),
-		zap.Stringer("reason", reason),
+		zap.Stringer("reason", class.reason),
 		zap.Stringer("source", e.Source),
 	}
 	var refusal *knockcore.Refusal
@@ -134,25 +138,4 @@ func (r *refusalLog) log(logger *zap.Logger, e knockcore.Event, reason knockcore
 		fields = append(fields, zap.Int("similar_not_logged", leftOut))
 	}
 	entry.Write(fields...)
-}
-
-// due reports whether the class may log a line now, and how many it left out.
-func (r *refusalLog) due(c refusalClass, now time.Time) (leftOut int, due bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	count := r.classes[c]
-	if count == nil {
-		if r.classes == nil {
-			r.classes = make(map[refusalClass]*refusalCount)
-		}
-		count = new(refusalCount)
-		r.classes[c] = count
-	}
-	if now.Before(count.next) {
-		count.leftOut++
-		return 0, false
-	}
-	leftOut, count.leftOut = count.leftOut, 0
-	count.next = now.Add(refusalInterval)
-	return leftOut, true
 }

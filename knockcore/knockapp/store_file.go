@@ -81,6 +81,7 @@ func logStore(level, msg string, err error) {
 	}
 	switch level {
 	case "error":
+		storeErrors.WithLabelValues("file").Inc()
 		logger.Error(msg, fields...)
 	case "warn":
 		logger.Warn(msg, fields...)
