@@ -120,6 +120,10 @@ func (e *emitter) run() {
 }
 
 func (e *emitter) emit(r *eventRecord) {
+	if e.ctx.Err() != nil { // the configuration ended while a handler took its time
+		eventsDropped.Inc()
+		return
+	}
 	if name := "knock." + r.Event; e.app.ShouldEmit(name) {
 		e.app.Emit(e.ctx, name, r.data())
 	}
