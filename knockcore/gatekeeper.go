@@ -219,8 +219,11 @@ func (g *Gatekeeper) Admit(ctx context.Context, k Knock) ([]*Grant, error) {
 		var refusal *Refusal
 		if !errors.As(err, &refusal) {
 			refusal = &Refusal{Reason: ReasonOf(err)}
-			if ReasonOf(err) == ReasonStoreError || ReasonOf(err) == ReasonFirewallError {
+			switch refusal.Reason {
+			case ReasonStoreError, ReasonFirewallError:
 				refusal.Detail = err.Error()
+			case ReasonStale: // by the store: by our clock it is in time
+				refusal.Detail = "it is as old as frames that may have been forgotten: see the store's warning, and try again later"
 			}
 		}
 		if refusal.Client == "" {

@@ -165,6 +165,17 @@ func TestAdmitRefuses(t *testing.T) {
 	}
 }
 
+func TestStaleByTheStore(t *testing.T) {
+	g := newGateTest(t, nil)
+	store := g.State().Store.(*MemoryStore)
+	k := g.knock("alice", nil)
+	store.Guard.RaiseFloor(k.Time.Add(time.Minute))
+	var refusal *Refusal
+	if _, err := g.Admit(t.Context(), k); !errors.As(err, &refusal) || refusal.Reason != ReasonStale || !strings.Contains(refusal.Detail, "forgotten") {
+		t.Errorf("got %v, want stale with why", err)
+	}
+}
+
 func TestRefusedKnockIsNotSpent(t *testing.T) {
 	g := newGateTest(t, nil)
 	k := g.knock("carol", nil)
