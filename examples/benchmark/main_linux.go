@@ -21,6 +21,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // options are what the command line says.
@@ -83,7 +85,7 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "write every single value to this file")
 	flag.Parse()
 	o.only = strings.Split(only, ",")
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	if err := run(ctx, o, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "benchmark:", err)
