@@ -69,7 +69,7 @@ func (h *Handler) serveJoinPost(w http.ResponseWriter, r *http.Request) {
 		_, f := v.openHere("")
 		v.log(f, time.Since(start))
 	}
-	v.home()
+	v.home("#joined")
 }
 
 // redeem reads the token and uses it up.

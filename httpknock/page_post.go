@@ -214,13 +214,14 @@ func (v *visit) enter() {
 		return
 	}
 	setKey(v.w, v.r, key)
-	v.home()
+	v.home("")
 }
 
 // home sends the browser to the page, so that reloading does not send a form again.
-func (v *visit) home() {
+// The mark is for the page's script.
+func (v *visit) home(mark string) {
 	v.w.Header().Set("Cache-Control", "no-store")
-	v.w.Header().Set("Location", "./")
+	v.w.Header().Set("Location", "./"+mark)
 	v.w.WriteHeader(http.StatusSeeOther)
 }
 
@@ -291,7 +292,7 @@ func (v *visit) forget() {
 		return
 	}
 	setKey(v.w, v.r, "")
-	v.home()
+	v.home("")
 }
 
 // serveAlso opens for the address under another name of the page. It is what a

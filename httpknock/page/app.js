@@ -12,7 +12,7 @@
 		set: (name, value) => { try { localStorage.setItem("knock." + name, value); } catch { /* private window */ } },
 	};
 	let skew = 0; // of our clock against the server's
-	let busy = false, tried = 0, left = "";
+	let busy = false, tried = 0, left = "", last = Promise.resolve();
 
 	const seconds = (ms) => Math.max(0, Math.ceil(ms / 1000));
 	const two = (n) => String(n).padStart(2, "0");
@@ -58,6 +58,7 @@
 			if (ms <= 0) over = true;
 		}
 		const ring = main().querySelector(".ring[data-expires]");
+		if (busy) return;
 		if (ring && auto() && Number(ring.dataset.expires) - now < Number(ring.dataset.of) / 10) keep();
 		else if (over) refresh();
 	}
@@ -98,8 +99,11 @@
 		return true;
 	}
 
-	async function load(form) {
-		if (busy) return false;
+	// load asks the server, one question after the other: what somebody taps counts
+	// while another answer is on its way.
+	const load = (form) => last = last.then(() => ask(form));
+
+	async function ask(form) {
 		busy = true;
 		main().setAttribute("aria-busy", "true");
 		try {
@@ -189,7 +193,10 @@
 	if ("join" in main().dataset) join();
 	dress();
 	other();
-	if (auto() && !("here" in main().dataset)) keep();
+	if (location.hash === "#joined") { // for both families
+		history.replaceState(null, "", location.pathname);
+		if (elsewhere()) keep();
+	} else if (auto() && !("here" in main().dataset)) keep();
 	setInterval(tick, 1000);
 	if ("serviceWorker" in navigator && "known" in main().dataset) {
 		navigator.serviceWorker.register("page/worker.js", { scope: "./" }).catch(() => {});

@@ -84,7 +84,7 @@ func AddTo(parent *cobra.Command, opts Options) {
 	}
 	parent.AddCommand(
 		a.connectCommand(), a.forwardCommand(), a.sendCommand(), a.openCommand(), a.closeCommand(),
-		a.httpCommand(), a.sshConfigCommand(), a.profileCommand(),
+		a.httpCommand(), a.joinCommand(), a.sshConfigCommand(), a.profileCommand(),
 		a.keygenCommand(), a.hashKeyCommand(), a.inspectCommand(), a.manCommand(), a.versionCommand(),
 	)
 	parent.AddCommand(opts.Commands...)

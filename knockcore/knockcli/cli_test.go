@@ -113,7 +113,7 @@ func (r result) want(t *testing.T, code int, texts ...string) {
 func TestHelp(t *testing.T) {
 	commands := []string{
 		"", "connect", "forward", "send", "open", "close", "ssh-config", "profile", "profile list", "profile show", "profile add", "profile remove",
-		"keygen", "hash-key", "http", "http knock", "http watch", "http import", "inspect", "man", "version",
+		"keygen", "hash-key", "http", "http knock", "http watch", "http import", "join", "inspect", "man", "version",
 	}
 	for _, command := range commands {
 		t.Run("help "+command, func(t *testing.T) {
