@@ -38,6 +38,8 @@ func Start(t testing.TB, rules string, wrapper ...string) *Browser {
 		chromedp.UserDataDir(t.TempDir()), chromedp.Env("HOME=" + t.TempDir()),
 		chromedp.Flag("hide-scrollbars", true), chromedp.Flag("force-device-scale-factor", "1"), chromedp.Flag("lang", "en-GB"),
 		chromedp.Flag("host-resolver-rules", rules), chromedp.Flag("ignore-certificate-errors", true),
+		// Addresses for documentation are local ones to Chromium, if they are IPv6.
+		chromedp.Flag("disable-features", "LocalNetworkAccessChecks"),
 	}
 	for _, off := range []string{
 		"disable-gpu", "disable-quic", "disable-background-networking", "disable-component-update", "disable-sync",
@@ -261,7 +263,9 @@ func (tab *Tab) Shot() []byte {
 // Scheme says whether the user prefers light or dark.
 func (tab *Tab) Scheme(scheme string) {
 	tab.t.Helper()
-	call(tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+	call(tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+		{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}, // at once, for pictures
+	}})
 }
 
 // Resize makes the screen another one.
