@@ -117,8 +117,15 @@ func TestPage(t *testing.T) {
 		name string
 		run  func(*testing.T)
 	}{
-		{"key", s.testKey}, {"open", s.testOpen}, {"expiry", s.testExpiry}, {"options", s.testOptions}, {"auto", s.testAuto},
-		{"invitation", s.testInvitation}, {"plain", s.testPlain}, {"sub-path", s.testSubPath}, {"offline", s.testOffline},
+		{"key", s.testKey},
+		{"open", s.testOpen},
+		{"expiry", s.testExpiry},
+		{"options", s.testOptions},
+		{"auto", s.testAuto},
+		{"invitation", s.testInvitation},
+		{"plain", s.testPlain},
+		{"sub-path", s.testSubPath},
+		{"offline", s.testOffline},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s.command(t, "revoke", "--all")
