@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { program.Main(m) }
 
 // modules are those that a build has to contain.
 var modules = []string{
-	"knock", "knock.sources.nflog", "knock.sources.packet", "knock.sources.udp", "knock.stores.file", "knock.stores.memory", "knock.stores.redis", "knock.stores.storage", "admin.api.knock", "caddy.listeners.knock", "caddy.listeners.knocked", "caddy.packetconns.knocked", "http.handlers.knock", "http.matchers.knocked", "layer4.handlers.knock", "layer4.handlers.knock_relay", "layer4.matchers.knock", "layer4.matchers.knocked",
+	"knock", "knock.sources.nflog", "knock.sources.packet", "knock.sources.udp", "knock.stores.file", "knock.stores.memory", "knock.stores.redis", "knock.stores.storage", "admin.api.knock", "events.handlers.knock_exec", "caddy.listeners.knock", "caddy.listeners.knocked", "caddy.packetconns.knocked", "http.handlers.knock", "http.matchers.knocked", "layer4.handlers.knock", "layer4.handlers.knock_relay", "layer4.matchers.knock", "layer4.matchers.knocked",
 }
 
 func expectModules(t *testing.T, caddy string) {

@@ -42,9 +42,13 @@ func (*Admin) status(app *App, _ *http.Request) (any, error) {
 		Store    string        `json:"store"`
 		Fleet    *fleetJSON    `json:"fleet,omitempty"`
 		Services []serviceJSON `json:"services"`
+		// Readers is how many follow the events.
+		Readers int `json:"events_readers"`
+		// Knocks counts knocks of this process by method and what became of them.
+		Knocks []knockCount `json:"knocks"`
 	}{
 		Problems: app.problems(), Clients: gate.Keyring().Len(), Grants: gate.State().Len(),
-		Fleet: fleetOf(gate.State().Store), Pending: app.Pending().Len(), Window: gate.Window().String(), Services: []serviceJSON{},
+		Fleet: fleetOf(gate.State().Store), Pending: app.Pending().Len(), Window: gate.Window().String(), Services: []serviceJSON{}, Knocks: app.metrics.knockCounts(), Readers: int(streamReaders.Load()),
 	}
 	answer.Healthy = len(answer.Problems) == 0
 	if live := app.live.Load(); live != nil {

@@ -67,7 +67,7 @@ func table(cmd *cobra.Command, head ...string) *tabwriter.Writer {
 
 // adminCommands are the commands that ask a running Caddy.
 func adminCommands() []*cobra.Command {
-	return []*cobra.Command{statusCommand(), grantsCommand(), grantCommand(), revokeCommand(), clientsCommand(), bansCommand(), inviteCommand(), devicesCommand()}
+	return []*cobra.Command{statusCommand(), grantsCommand(), grantCommand(), revokeCommand(), clientsCommand(), bansCommand(), inviteCommand(), devicesCommand(), watchCommand(), topCommand()}
 }
 
 func statusCommand() *cobra.Command {

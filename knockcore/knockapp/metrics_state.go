@@ -48,6 +48,39 @@ func (stateCollector) Collect(c chan<- prometheus.Metric) {
 	gauge(bannedDesc, banned)
 }
 
+// knockCount is how often knocks of a method came to a result.
+type knockCount struct {
+	Method string `json:"method"`
+	Reason string `json:"reason"`
+	Count  uint64 `json:"count"`
+}
+
+// knockCounts reads the counter of knocks.
+func (m *metrics) knockCounts() []knockCount {
+	counts := []knockCount{}
+	families := prometheus.NewRegistry()
+	if families.Register(m.knocks) != nil {
+		return counts
+	}
+	gathered, err := families.Gather()
+	if err != nil || len(gathered) == 0 {
+		return counts
+	}
+	for _, sample := range gathered[0].GetMetric() {
+		c := knockCount{Count: uint64(sample.GetCounter().GetValue())}
+		for _, label := range sample.GetLabel() {
+			switch label.GetName() {
+			case "method":
+				c.Method = label.GetValue()
+			case "reason":
+				c.Reason = label.GetValue()
+			}
+		}
+		counts = append(counts, c)
+	}
+	return counts
+}
+
 // activeApp is the app that runs, nil if there is none.
 func activeApp() *App {
 	app, _ := running()
