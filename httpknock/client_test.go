@@ -21,13 +21,16 @@ import (
 )
 
 // client runs caddy-knock with a home of its own.
-type client struct{ program, home string }
+type client struct {
+	program, home string
+	env           []string // besides the usual
+}
 
-func newClient(t *testing.T) *client { return &client{program.Client(t), t.TempDir()} }
+func newClient(t *testing.T) *client { return &client{program: program.Client(t), home: t.TempDir()} }
 
 func (c *client) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(c.program, args...)
-	cmd.Env = []string{"HOME=" + c.home, "XDG_CONFIG_HOME=" + c.home, "PATH=" + os.Getenv("PATH")}
+	cmd.Env = append(c.env, "HOME="+c.home, "XDG_CONFIG_HOME="+c.home, "PATH="+os.Getenv("PATH"))
 	return cmd
 }
 

@@ -25,3 +25,6 @@ func SetBodyTimeout(d time.Duration) func() {
 	bodyTimeout = d
 	return func() { bodyTimeout = former }
 }
+
+// Ticket makes a ticket as the page did then.
+func Ticket(key string, then time.Time) string { return newTicket(sumOf(key), then) }

@@ -43,7 +43,7 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 
 // statuses are those that the handler answers with.
 var statuses = []int{
-	http.StatusOK, http.StatusNoContent, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,
+	http.StatusOK, http.StatusNoContent, http.StatusSeeOther, http.StatusNotModified, http.StatusPermanentRedirect, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,
 	http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusTooEarly,
 	http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable,
 }

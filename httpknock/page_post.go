@@ -106,8 +106,8 @@ func (v *visit) page(f *failure, change func(*view)) {
 		if key := keyOf(v.r); key != "" && v.sum == sumOf(key) {
 			setKey(v.w, v.r, key)
 		}
-	} else if keyOf(v.r) != "" && f == failBadKey {
-		setKey(v.w, v.r, "")
+	} else if f == failBadKey && v.gate.Keyring().ClientByAPIKeyHash(sumOf(keyOf(v.r))) == nil {
+		setKey(v.w, v.r, "") // one that may not knock from here stays
 	}
 	v.h.render(v.w, status, shown)
 }
