@@ -1,6 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The caddy-knock authors
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build !(386 || arm || mips || mipsle)
+
 package main
 
 import (

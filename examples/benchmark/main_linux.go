@@ -1,6 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The caddy-knock authors
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build !(386 || arm || mips || mipsle)
+
 // Command benchmark compares caddy-knock with others who do the same, and with
 // the limit: what the machine does without anything in the way. It works on
 // loopback and between network namespaces of its own: nothing leaves the machine,

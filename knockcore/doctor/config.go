@@ -25,6 +25,9 @@ type caddyConfig struct {
 			HTTPPort int                    `json:"http_port"`
 			Servers  map[string]*httpServer `json:"servers"`
 		} `json:"http"`
+		Layer4 struct {
+			Servers map[string]*layer4Server `json:"servers"`
+		} `json:"layer4"`
 		Knock struct {
 			InsecureFileMode bool   `json:"insecure_file_mode"`
 			ClientsFile      string `json:"clients_file"`
@@ -65,6 +68,9 @@ func checkConfig(p *Plan) (found []Finding) {
 				Advice: "add trusted_proxies_strict to the servers options",
 			})
 		}
+	}
+	for name, server := range cfg.Apps.Layer4.Servers {
+		found = append(found, server.checkPorts(p, name)...)
 	}
 	slices.SortFunc(found, func(a, b Finding) int { return strings.Compare(a.ID+a.Subject, b.ID+b.Subject) })
 	if !cfg.Apps.Knock.InsecureFileMode {

@@ -40,7 +40,7 @@ func checkProcess(p *Plan) (found []Finding) {
 	}
 	if pid == 0 {
 		return []Finding{{
-			ID: "process", Level: Note, Text: "no Caddy was found at the admin endpoint " + p.Admin + ": its privileges and limits were not looked at",
+			ID: "process", Level: Warning, Text: "no Caddy was found at the admin endpoint " + p.Admin + ": its privileges and limits were not looked at",
 			Advice: "start Caddy, and run the doctor as root in its network namespace",
 		}}
 	}

@@ -265,18 +265,20 @@ func TestKill9Damaged(t *testing.T) {
 		if round%2 == 0 {
 			o.Boot = func() (string, time.Duration) { return "another boot", time.Minute }
 		} else {
-			var names []string
+			var names []string // of files that have something to lose
+			sizes := make(map[string]int64)
 			for name := range files(t, dir) {
-				if generation(name) != 0 {
-					names = append(names, name)
+				path := filepath.Join(dir, name)
+				info, err := os.Stat(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if generation(name) != 0 && info.Size() > 0 {
+					names, sizes[path] = append(names, path), info.Size()
 				}
 			}
-			name := filepath.Join(dir, names[r.IntN(len(names))])
-			info, err := os.Stat(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Truncate(name, r.Int64N(info.Size())); err != nil {
+			name := names[r.IntN(len(names))]
+			if err := os.Truncate(name, r.Int64N(sizes[name])); err != nil {
 				t.Fatal(err)
 			}
 		}

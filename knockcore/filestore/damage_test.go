@@ -326,3 +326,22 @@ func TestGrantsAfterDamage(t *testing.T) {
 		})
 	}
 }
+
+// TestRefuses: while frames are refused because nonces may be lost, the store says so.
+func TestRefuses(t *testing.T) {
+	m := newMachine(t)
+	dir := filepath.Join(fastDir(t), "state")
+	s := mustOpen(t, m.options(dir))
+	if until := s.Refuses(); !until.IsZero() {
+		t.Errorf("new, and refuses until %v", until)
+	}
+	mustClose(t, s)
+	if err := os.WriteFile(filepath.Join(dir, horizonName), []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, m.options(dir))
+	defer mustClose(t, s)
+	if s.Refuses().IsZero() || s.Health() != nil {
+		t.Errorf("refuses until %v, %v", s.Refuses(), s.Health())
+	}
+}

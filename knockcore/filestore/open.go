@@ -129,6 +129,7 @@ func (s *Store) begin(l *found) {
 	} else if l.floor != noFloor {
 		s.guard.RaiseFloor(time.UnixMilli(l.floor))
 		s.tellFloor(l)
+		s.refuses = l.floor
 	}
 	s.hfile, s.owned = l.hfile, true
 	s.horizon = l.horizon

@@ -57,6 +57,9 @@ type Store struct {
 	snapshotTook  time.Duration
 	tried         chan struct{} // closed after each try to make the horizon durable
 
+	// refuses is until when all frames are refused, because spent nonces may be
+	// lost, Unix ms; 0 if they are not.
+	refuses int64
 	// firstFloor is the floor of a first start, Unix ms; it counts for a while
 	// after opened.
 	firstFloor int64
@@ -123,6 +126,15 @@ func (s *Store) Seen(key knockcore.ReplayKey) bool { return s.guard.Seen(key) }
 
 // Nonces is the number of nonces remembered.
 func (s *Store) Nonces() int { return s.guard.Len() }
+
+// Refuses is until when all frames are refused, because spent nonces may have been
+// lost; the zero Time if none are for that reason.
+func (s *Store) Refuses() time.Time {
+	if until := time.UnixMilli(s.refuses); s.refuses != 0 && s.opts.Now().Before(until) {
+		return until
+	}
+	return time.Time{}
+}
 
 // Health says what is wrong, nil if nothing is: then everything that the store
 // accepted is in its files.

@@ -5,6 +5,7 @@ package knockapp
 
 import (
 	"net/http"
+	"time"
 )
 
 func (*Admin) health(app *App, _ *http.Request) (any, error) {
@@ -73,6 +74,11 @@ func (a *App) problems() []string {
 	if checker, ok := a.gate.State().Store.(interface{ Health() error }); ok {
 		if err := checker.Health(); err != nil {
 			problems = append(problems, "store: "+err.Error())
+		}
+	}
+	if careful, ok := a.gate.State().Store.(interface{ Refuses() time.Time }); ok {
+		if until := careful.Refuses(); !until.IsZero() {
+			problems = append(problems, "store: spent nonces may have been lost, so frames made before "+until.Format(time.RFC3339)+" are refused")
 		}
 	}
 	if a.file != nil {

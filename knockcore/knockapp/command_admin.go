@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -49,7 +52,7 @@ func (a *adminCall) do(cmd *cobra.Command, method, path string, body any, into a
 	}
 	resp, err := caddycmd.AdminAPIRequest(address, method, path, nil, reader)
 	if err != nil {
-		return false, fmt.Errorf("asking Caddy at %s: %w", address, err)
+		return false, adminError(address, err)
 	}
 	defer resp.Body.Close()
 	if a.json {
@@ -57,6 +60,20 @@ func (a *adminCall) do(cmd *cobra.Command, method, path string, body any, into a
 		return true, err
 	}
 	return false, json.NewDecoder(resp.Body).Decode(into)
+}
+
+var adminAnswer = regexp.MustCompile(`HTTP \d+: (\{.*\})`)
+
+// adminError says in plain words why Caddy did not do what was asked.
+func adminError(address string, err error) error {
+	var answer struct{ Error string }
+	if m := adminAnswer.FindStringSubmatch(err.Error()); m != nil && json.Unmarshal([]byte(m[1]), &answer) == nil && answer.Error != "" {
+		return errors.New(answer.Error)
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no Caddy answers at %s: is it running, and is its admin endpoint there? Else name it with --address", address)
+	}
+	return fmt.Errorf("asking Caddy at %s: %w", address, err)
 }
 
 func table(cmd *cobra.Command, head ...string) *tabwriter.Writer {

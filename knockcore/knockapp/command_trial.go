@@ -189,7 +189,7 @@ func runs(address string) bool {
 func admin(address, method, path string, body []byte) ([]byte, error) {
 	resp, err := caddycmd.AdminAPIRequest(address, method, path, nil, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("asking Caddy at %s: %w", address, err)
+		return nil, adminError(address, err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
