@@ -286,8 +286,12 @@ func (s *pageSite) testAuto(t *testing.T) {
 	tab.Click("#auto")
 	tab.Go(s.url)
 	tab.Await("it to be open", isHere)
+	browser.Eval[bool](tab, "window.wasClosed = false, setInterval(() => { window.wasClosed ||= !"+isHere+" }, 20), true")
 	opened := browser.Eval[string](tab, "document.querySelector('.ring').dataset.expires")
 	tab.Await("it to be opened again before it ends", fmt.Sprintf("document.querySelector('.ring[data-expires]') && document.querySelector('.ring').dataset.expires > %q", opened))
+	if browser.Eval[bool](tab, "window.wasClosed") {
+		t.Error("it was closed for a moment")
+	}
 	if !browser.Eval[bool](tab, "performance.getEntriesByType('navigation').length === 1") {
 		t.Error("the page was loaded again")
 	}

@@ -12,7 +12,7 @@
 		set: (name, value) => { try { localStorage.setItem("knock." + name, value); } catch { /* private window */ } },
 	};
 	let skew = 0; // of our clock against the server's
-	let busy = false, tried = 0, left = "", last = Promise.resolve();
+	let busy = false, tried = 0, gap = 1000, left = "", last = Promise.resolve();
 
 	const seconds = (ms) => Math.max(0, Math.ceil(ms / 1000));
 	const two = (n) => String(n).padStart(2, "0");
@@ -59,20 +59,20 @@
 		}
 		const ring = main().querySelector(".ring[data-expires]");
 		if (busy) return;
-		if (ring && auto() && Number(ring.dataset.expires) - now < Number(ring.dataset.of) / 10) keep();
+		if (ring && auto() && Number(ring.dataset.expires) - now < Math.max(2000, Number(ring.dataset.of) / 10)) keep();
 		else if (over) refresh();
 	}
 
 	const auto = () => kept.get("auto") === "1" && "known" in main().dataset;
 
-	// keep opens again by itself, but does not insist.
-	function keep() {
-		if (!navigator.onLine || Date.now() - tried < 10000) return;
+	// keep opens again by itself, after failures less and less often.
+	async function keep() {
+		if (!navigator.onLine || Date.now() - tried < gap) return;
 		tried = Date.now();
 		const form = new FormData();
 		form.set("do", "open");
 		form.set("ttl", kept.get("ttl"));
-		send(form);
+		gap = await send(form) ? 1000 : Math.min(60000, 2 * gap);
 	}
 
 	// show puts an answer of the server in the place of what is shown.
@@ -125,16 +125,16 @@
 	// send does what a button says and, when it opens for us, for our address of the
 	// other kind too.
 	async function send(form) {
-		if (!await load(form) || form.get("do") !== "open" || form.get("address")) return;
-		if (main().querySelector(".bad")) return;
+		if (!await load(form) || main().querySelector(".bad")) return false;
 		const url = elsewhere();
-		if (!url) return;
+		if (!url || form.get("do") !== "open" || form.get("address")) return true;
 		try {
 			const body = new URLSearchParams({ ticket: main().dataset.ticket, ttl: form.get("ttl") || "" });
 			const notice = $("notice") && $("notice").cloneNode(true);
 			const answer = await fetch(url + "page/also", { method: "POST", body, credentials: "omit", cache: "no-store" });
 			if (answer.ok && await refresh() && notice) main().prepend(notice);
 		} catch { /* no such address */ }
+		return true;
 	}
 
 	// elsewhere is where our address of the other kind shows.
