@@ -4,6 +4,7 @@
 package knockcli
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/spf13/cobra"
@@ -15,11 +16,8 @@ import (
 func (f *knockFlags) overrideKnock(cmd *cobra.Command, p *knockclient.Profile) (err error) {
 	given, k := cmd.Flags().Changed, p.Knock
 	if given("address") {
-		k.Address = netip.Addr{}
-		if f.address != "source" {
-			if k.Address, err = netip.ParseAddr(f.address); err != nil {
-				return usagef("--address %q is neither an IP address nor source", f.address)
-			}
+		if k.Address, err = f.knockAddress(cmd, p); err != nil {
+			return err
 		}
 	}
 	if given("source") {
@@ -78,4 +76,34 @@ func (f *knockFlags) overrideKnock(cmd *cobra.Command, p *knockclient.Profile) (
 		return usagef("timeouts can't be negative")
 	}
 	return nil
+}
+
+// knockAddress is the address to open for, the zero Addr for the one that the knock
+// comes from.
+func (f *knockFlags) knockAddress(cmd *cobra.Command, p *knockclient.Profile) (netip.Addr, error) {
+	switch f.address {
+	case "source":
+		return netip.Addr{}, nil
+	case "auto":
+		if p.HTTP == nil {
+			return netip.Addr{}, usagef("--address auto asks the knock page of the profile, and it has none; make one with caddy-knock join or caddy-knock http")
+		}
+		page := knockclient.HTTPKnock{URL: p.HTTP.URL}
+		if f.ipv4 {
+			page.Network = "tcp4"
+		} else if f.ipv6 {
+			page.Network = "tcp6"
+		}
+		addr, err := page.OwnAddress(cmd.Context())
+		if err != nil {
+			return addr, fmt.Errorf("asking %s for our address: %w", p.HTTP.URL, err)
+		}
+		return addr, nil
+	default:
+		addr, err := netip.ParseAddr(f.address)
+		if err != nil {
+			return addr, usagef("--address %q is neither an IP address nor source or auto", f.address)
+		}
+		return addr, nil
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -183,6 +184,35 @@ func readHTTPAnswer(resp *http.Response, answer []byte) (*HTTPGrant, error) {
 		return nil, &HTTPError{resp.StatusCode, "but not as a server for knocks does"}
 	}
 	return &HTTPGrant{printable(v.Entry), time.Unix(v.ExpiresAt, 0), time.Duration(v.ExpiresIn) * time.Second}, nil
+}
+
+// OwnAddress asks the server's knock page which address it sees. It needs no key.
+func (k *HTTPKnock) OwnAddress(ctx context.Context) (netip.Addr, error) {
+	target, err := k.endpoint("page/address")
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	resp, err := k.client().Do(req)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer resp.Body.Close()
+	var v struct {
+		Address netip.Addr `json:"address"`
+		Error   string     `json:"error"`
+	}
+	err = json.NewDecoder(io.LimitReader(resp.Body, maxHTTPAnswer)).Decode(&v)
+	switch {
+	case resp.StatusCode != http.StatusOK:
+		return netip.Addr{}, &HTTPError{resp.StatusCode, printable(v.Error)}
+	case err != nil || !v.Address.IsValid():
+		return netip.Addr{}, &HTTPError{resp.StatusCode, "but not as a knock page does"}
+	}
+	return v.Address.Unmap().WithZone(""), nil
 }
 
 // Verify asks whether the server would let us in, from the address that it sees.
