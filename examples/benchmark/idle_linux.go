@@ -18,7 +18,7 @@ import (
 // idle measures what a relayed connection costs that does nothing, each time in a
 // process that was just started.
 func idle(ctx context.Context, o options, r *report) error {
-	n := o.some(4000)
+	n := o.some(2000)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err
