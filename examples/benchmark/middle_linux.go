@@ -102,7 +102,13 @@ func throughLoggingRelay(l *lab, caddy string, upstream int, global, options str
 	if err != nil {
 		return m, err
 	}
-	return m, l.awaitPort(port, m.process.log)
+	if err := l.awaitPort(port, m.process.log); err != nil {
+		return m, err
+	}
+	// A new store refuses frames of the millisecond that it was made in, and of those
+	// before; the port may be open within the same.
+	time.Sleep(2 * time.Millisecond)
+	return m, nil
 }
 
 // throughProxy is caddy-l4's proxy, behind the handlers that are given.
