@@ -18,41 +18,38 @@ import (
 // neither allocates nor locks.
 type MAC struct{ inner, outer []byte }
 
-const macBlock = 64
+const (
+	macBlock = 64
+	macState = 108 // as crypto/sha256 writes it
+)
 
 // NewMAC prepares HMAC-SHA256 under key.
 func NewMAC(key []byte) MAC {
-	var block [macBlock]byte
-	if len(key) > macBlock {
-		sum := sha256.Sum256(key)
-		copy(block[:], sum[:])
-	} else {
-		copy(block[:], key)
-	}
-	state := func(pad byte) []byte {
-		padded := block
-		for i := range padded {
-			padded[i] ^= pad
-		}
-		h := sha256.New()
-		h.Write(padded[:])
-		b, err := h.(encoding.BinaryMarshaler).MarshalBinary()
-		if err != nil { // documented never to happen for SHA-256
-			panic("knockcore: SHA-256 state: " + err.Error())
-		}
-		return b
-	}
-	return MAC{inner: state(0x36), outer: state(0x5c)}
+	s := GetMACScratch()
+	defer s.Free()
+	s.setBlock(key)
+	s.pad(0x36)
+	both := s.appendState(make([]byte, 0, 2*macState))
+	s.pad(0x36 ^ 0x5c)
+	both = s.appendState(both)
+	return MAC{inner: both[: len(both)/2 : len(both)/2], outer: both[len(both)/2:]}
+}
+
+// hashState is what crypto/sha256 documents of its hashes.
+type hashState interface {
+	encoding.BinaryAppender
+	encoding.BinaryUnmarshaler
 }
 
 // MACScratch is the working memory of MAC computations: one per goroutine.
 type MACScratch struct {
 	h     hash.Hash
-	state encoding.BinaryUnmarshaler
+	state hashState
 	// Buf is where callers put the message: its bytes escape to the heap
 	// otherwise.
-	Buf []byte
-	sum [sha256.Size]byte
+	Buf   []byte
+	block [macBlock]byte
+	sum   [sha256.Size]byte
 }
 
 var macScratch = sync.Pool{New: func() any { return NewMACScratch() }}
@@ -60,7 +57,7 @@ var macScratch = sync.Pool{New: func() any { return NewMACScratch() }}
 // NewMACScratch makes a scratch with room for messages of usual size.
 func NewMACScratch() *MACScratch {
 	h := sha256.New()
-	return &MACScratch{h: h, state: h.(encoding.BinaryUnmarshaler), Buf: make([]byte, 0, 256)}
+	return &MACScratch{h: h, state: h.(hashState), Buf: make([]byte, 0, 256)}
 }
 
 // GetMACScratch takes a scratch from a pool; give it back with Free.
@@ -70,6 +67,59 @@ func GetMACScratch() *MACScratch { return macScratch.Get().(*MACScratch) }
 func (s *MACScratch) Free() {
 	s.Buf = s.Buf[:0]
 	macScratch.Put(s)
+}
+
+// SumWith is MAC.Sum for a key that is used once, so that its states are not
+// worth keeping. The key may be the result of the computation before.
+func (s *MACScratch) SumWith(key, msg []byte) *[sha256.Size]byte {
+	s.setBlock(key)
+	s.pad(0x36)
+	s.hash(s.block[:], msg)
+	s.pad(0x36 ^ 0x5c)
+	s.hash(s.block[:], s.sum[:])
+	return &s.sum
+}
+
+// HKDF derives a key of 32 bytes (RFC 5869 with SHA-256). It uses Buf. The result
+// is valid until the scratch is used again.
+func (s *MACScratch) HKDF(secret, salt []byte, info string) *[sha256.Size]byte {
+	extracted := s.SumWith(salt, secret)
+	s.Buf = append(append(s.Buf[:0], info...), 1)
+	return s.SumWith(extracted[:], s.Buf)
+}
+
+// setBlock sets block to the key as HMAC takes it, of one block.
+func (s *MACScratch) setBlock(key []byte) {
+	if len(key) > macBlock {
+		s.hash(key, nil)
+		key = s.sum[:]
+	}
+	clear(s.block[copy(s.block[:], key):])
+}
+
+func (s *MACScratch) pad(with byte) {
+	for i := range s.block {
+		s.block[i] ^= with
+	}
+}
+
+// hash sets sum to the SHA-256 sum of a and b.
+func (s *MACScratch) hash(a, b []byte) {
+	s.h.Reset()
+	s.h.Write(a)
+	s.h.Write(b)
+	s.h.Sum(s.sum[:0])
+}
+
+// appendState appends the state of the hash after the block.
+func (s *MACScratch) appendState(b []byte) []byte {
+	s.h.Reset()
+	s.h.Write(s.block[:])
+	b, err := s.state.AppendBinary(b)
+	if err != nil { // documented never to happen for SHA-256
+		panic("knockcore: SHA-256 state: " + err.Error())
+	}
+	return b
 }
 
 // Format says "[secret]": the states are as good as the key.

@@ -154,8 +154,9 @@ func (d *Datagram) SealMax(cred *knockcore.Credential, limit int) ([]byte, error
 	copy(frame[DatagramNonceLen:], mac.Sum(s, s.Buf)[:knockcore.HintLen])
 	binary.BigEndian.PutUint16(frame[datagramLengthAt:], uint16(length-DatagramHeaderLen))
 	frame[datagramFlagsAt] = d.flags()
-	aead := datagramAEAD(cred, nonce)
-	return aead.Seal(frame, nonce[:chacha20poly1305.NonceSize], plain, datagramAAD(frame, d.Port)), nil
+	aead := datagramAEAD(s, cred, nonce)
+	s.Buf = appendDatagramAAD(s.Buf[:0], frame, d.Port)
+	return aead.Seal(frame, nonce[:chacha20poly1305.NonceSize], plain, s.Buf), nil
 }
 
 // validate reports what a receiver would refuse.
@@ -217,19 +218,18 @@ func datagramIDHash(mac *knockcore.MAC, s *knockcore.MACScratch, id string) (has
 }
 
 // datagramAEAD derives the AEAD of one frame: every nonce has its own key.
-func datagramAEAD(cred *knockcore.Credential, nonce []byte) cipher.AEAD {
-	aead, err := chacha20poly1305.New(tcpKey(cred, nonce, datagramKeyInfo))
+func datagramAEAD(s *knockcore.MACScratch, cred *knockcore.Credential, nonce []byte) cipher.AEAD {
+	aead, err := chacha20poly1305.New(s.HKDF(cred.Secret.Bytes(), nonce, datagramKeyInfo)[:])
 	if err != nil { // only for keys of a wrong length
 		panic("wire: ChaCha20-Poly1305: " + err.Error())
 	}
 	return aead
 }
 
-// datagramAAD is the header, the version that appears nowhere else, and the
-// protected port.
-func datagramAAD(frame []byte, port uint16) []byte {
-	aad := make([]byte, 0, DatagramHeaderLen+3)
-	aad = append(aad, frame[:DatagramHeaderLen]...)
-	aad = append(aad, datagramVersion)
-	return binary.BigEndian.AppendUint16(aad, port)
+// appendDatagramAAD appends the header, the version that appears nowhere else, and
+// the protected port.
+func appendDatagramAAD(b, frame []byte, port uint16) []byte {
+	b = append(b, frame[:DatagramHeaderLen]...)
+	b = append(b, datagramVersion)
+	return binary.BigEndian.AppendUint16(b, port)
 }

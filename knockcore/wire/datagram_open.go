@@ -90,7 +90,7 @@ func (c *DatagramConfig) openFor(found []*knockcore.Credential, s *knockcore.MAC
 	var nonce, plain []byte
 	for i, cred := range found {
 		if i == 0 || !cred.Secret.Equal(found[i-1].Secret) {
-			nonce, plain = decryptDatagram(cred, b, port)
+			nonce, plain = decryptDatagram(s, cred, b, port)
 		}
 		if plain == nil {
 			continue
@@ -114,10 +114,12 @@ func (c *DatagramConfig) openFor(found []*knockcore.Credential, s *knockcore.MAC
 
 // decryptDatagram returns copies of the nonce and the plaintext, nil if the
 // frame does not authenticate.
-func decryptDatagram(cred *knockcore.Credential, b []byte, port uint16) (nonce, plain []byte) {
+func decryptDatagram(s *knockcore.MACScratch, cred *knockcore.Credential, b []byte, port uint16) (nonce, plain []byte) {
 	buf := make([]byte, DatagramNonceLen, len(b))
 	copy(buf, b)
-	buf, err := datagramAEAD(cred, b[:DatagramNonceLen]).Open(buf, b[:chacha20poly1305.NonceSize], b[DatagramHeaderLen:], datagramAAD(b, port))
+	aead := datagramAEAD(s, cred, b[:DatagramNonceLen])
+	s.Buf = appendDatagramAAD(s.Buf[:0], b, port)
+	buf, err := aead.Open(buf, b[:chacha20poly1305.NonceSize], b[DatagramHeaderLen:], s.Buf)
 	if err != nil {
 		return nil, nil
 	}

@@ -28,7 +28,7 @@ func craftDatagram(cred *knockcore.Credential, port uint16, flags byte, plain []
 	copy(frame[16:24], cred.MAC.Sum(s, appendHintMessage(nil, datagramHintLabel, frame[:16], port))[:])
 	binary.BigEndian.PutUint16(frame[24:], uint16(len(plain)+chacha20poly1305.Overhead))
 	frame[26] = flags
-	return datagramAEAD(cred, frame[:16]).Seal(frame, frame[:12], plain, datagramAAD(frame, port))
+	return datagramAEAD(s, cred, frame[:16]).Seal(frame, frame[:12], plain, appendDatagramAAD(nil, frame, port))
 }
 
 // craftPayload writes a plaintext by hand.

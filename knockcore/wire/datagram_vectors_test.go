@@ -28,7 +28,7 @@ func TestDatagramVectors(t *testing.T) {
 			if plain, err := d.appendPayload(nil, idHash); err != nil || !bytes.Equal(plain, v.Expect.Plaintext) {
 				t.Errorf("payload %x, %v; want %x", plain, err, []byte(v.Expect.Plaintext))
 			}
-			if aad := datagramAAD(v.Wire, v.Port); !bytes.Equal(aad, v.Expect.AAD) {
+			if aad := appendDatagramAAD(nil, v.Wire, v.Port); !bytes.Equal(aad, v.Expect.AAD) {
 				t.Errorf("additional data %x, want %x", aad, []byte(v.Expect.AAD))
 			}
 

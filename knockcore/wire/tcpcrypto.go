@@ -4,8 +4,7 @@
 package wire
 
 import (
-	"crypto/hkdf"
-	"crypto/hmac"
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
@@ -18,9 +17,9 @@ import (
 // tcpHMAC is for the sender's side and for proofs. It uses the secret and not
 // the credential's MAC, so that a credential made by hand will do.
 func tcpHMAC(cred *knockcore.Credential, msg []byte) [sha256.Size]byte {
-	h := hmac.New(sha256.New, cred.Secret.Bytes())
-	h.Write(msg)
-	return [sha256.Size]byte(h.Sum(nil))
+	s := knockcore.GetMACScratch()
+	defer s.Free()
+	return *s.SumWith(cred.Secret.Bytes(), msg)
 }
 
 func tcpIDHash(cred *knockcore.Credential) []byte {
@@ -33,11 +32,9 @@ func tcpIDFits(cred *knockcore.Credential, idHash []byte) bool {
 }
 
 func tcpKey(cred *knockcore.Credential, salt []byte, info string) []byte {
-	key, err := hkdf.Key(sha256.New, cred.Secret.Bytes(), salt, info, chacha20poly1305.KeySize)
-	if err != nil { // only for keys longer than 255 hashes
-		panic("wire: HKDF: " + err.Error())
-	}
-	return key
+	s := knockcore.GetMACScratch()
+	defer s.Free()
+	return bytes.Clone(s.HKDF(cred.Secret.Bytes(), salt, info)[:])
 }
 
 func tcpSeal(dst, key, nonce, plain, aad []byte) []byte {
