@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddy-knock/caddy-knock/httpknock"
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -63,7 +64,7 @@ func counts(b *testing.B, f func(*testing.B, int)) {
 // matcher makes a matcher and a request of somebody who holds a grant.
 func matcher(t testing.TB) (*httpknock.Knocked, *http.Request) {
 	t.Helper()
-	m := &httpknock.Knocked{Services: []string{"web"}}
+	m := &httpknock.Knocked{Knocked: knockapp.Knocked{Services: []string{"web"}}}
 	if err := m.Provision(caddy.ActiveContext()); err != nil {
 		t.Fatal(err)
 	}

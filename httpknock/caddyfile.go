@@ -156,48 +156,7 @@ func unmarshalCount(opts *knockapp.Options, d *caddyfile.Dispenser, to **int) er
 	return nil
 }
 
-// UnmarshalCaddyfile reads the matcher. Syntax:
-//
-//	knocked [<service...>] {
-//		services <name...>
-//		clients <id...>
-//	}
-func (m *Knocked) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the matcher's name
-	m.At = knockapp.Place(d)
-	return unmarshalKnocked(d, &m.Services, &m.Clients, nil)
-}
-
-// unmarshalKnocked reads services and clients, and where allow is not nil the
-// option of that name.
-func unmarshalKnocked(d *caddyfile.Dispenser, services, clients, allow *[]string) error {
-	*services = append(*services, d.RemainingArgs()...)
-	known := []string{"services", "clients"}
-	if allow != nil {
-		known = append(known, "allow")
-	}
-	opts := knockapp.NewOptions(d)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch name := d.Val(); {
-		case name == "services":
-			err = opts.List(services)
-		case name == "clients":
-			err = opts.List(clients)
-		case name == "allow" && allow != nil:
-			err = opts.List(allow)
-		default:
-			err = opts.Unknown(known...)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Interface guards
 var (
 	_ caddyfile.Unmarshaler = (*Handler)(nil)
-	_ caddyfile.Unmarshaler = (*Knocked)(nil)
 )

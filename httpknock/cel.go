@@ -11,6 +11,7 @@ import (
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/parser"
+	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -24,8 +25,8 @@ func (*Knocked) CELLibrary(ctx caddy.Context) (cel.Library, error) {
 		make func(names []string) *Knocked
 		any  bool // without names, any will do
 	}{
-		{"knocked", func(names []string) *Knocked { return &Knocked{Services: names} }, true},
-		{"knocked_by", func(names []string) *Knocked { return &Knocked{Clients: names} }, false},
+		{"knocked", func(names []string) *Knocked { return &Knocked{knockapp.Knocked{Services: names}} }, true},
+		{"knocked_by", func(names []string) *Knocked { return &Knocked{knockapp.Knocked{Clients: names}} }, false},
 	} {
 		internal := f.name + "_request_list"
 		build := func(data ref.Val) (caddyhttp.RequestMatcherWithError, error) {

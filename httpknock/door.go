@@ -11,28 +11,17 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 )
 
 // Door says who may come to a listener before TLS: addresses that hold a grant, and
 // some that always may.
 type Door struct {
-	// Services limits it to grants for one of these services. Default: any.
-	Services []string `json:"services,omitempty"`
-
-	// Clients limits it to grants of one of these clients. Default: any.
-	Clients []string `json:"clients,omitempty"`
+	knockapp.Knocked
 
 	// Allow lists addresses and prefixes that need no grant. Default: none.
 	Allow []string `json:"allow,omitempty"`
 
-	// At is where the wrapper stands in the Caddyfile, as `file:line`. The Caddyfile
-	// adapter sets it; it only appears in error messages.
-	At string `json:"at,omitempty"`
-
-	app     *knockapp.App
-	query   *knockcore.Query
 	allowed []netip.Prefix
 	logger  *zap.Logger
 	metrics *metrics
@@ -40,18 +29,11 @@ type Door struct {
 
 func (d *Door) provision(ctx caddy.Context) (err error) {
 	d.logger, d.metrics = ctx.Logger(), newMetrics(ctx.GetMetricsRegistry())
-	if d.app, err = knockapp.Of(ctx); err != nil {
+	if err = d.Knocked.Provision(ctx); err != nil {
 		return err
 	}
-	if err = d.app.CheckNames(d.Services, d.Clients); err != nil {
-		return err
-	}
-	if d.allowed, err = knockapp.ParsePrefixes(d.Allow); err != nil {
-		return err
-	}
-	d.query = knockcore.NewQuery(d.Services, d.Clients)
-	d.app.Guards(knockapp.GuardAddress, d.Services...)
-	return nil
+	d.allowed, err = knockapp.ParsePrefixes(d.Allow)
+	return knockapp.Placed(d.At, err)
 }
 
 // lets reports whether the address may come in. It waits only if the app has not
@@ -63,8 +45,7 @@ func (d *Door) lets(ctx context.Context, addr netip.Addr) bool {
 			return true
 		}
 	}
-	gate := gatekeeper(ctx, d.app)
-	return gate != nil && d.query.Match(gate.State().Table, addr)
+	return d.Holds(gatekeeper(ctx, d.App), addr)
 }
 
 // refused counts somebody who may not come in.

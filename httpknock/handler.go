@@ -109,7 +109,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.metrics = newMetrics(ctx.GetMetricsRegistry())
-	return placed(h.At, h.set(ctx))
+	return knockapp.Placed(h.At, h.set(ctx))
 }
 
 func (h *Handler) set(ctx caddy.Context) (err error) {
@@ -265,14 +265,6 @@ type statusWriter struct {
 func (w *statusWriter) WriteHeader(status int) {
 	w.status = status
 	w.ResponseWriterWrapper.WriteHeader(status)
-}
-
-// placed puts a place in the Caddyfile in front of an error, if there is one.
-func placed(place string, err error) error {
-	if place == "" || err == nil {
-		return err
-	}
-	return fmt.Errorf("%s: %w", place, err)
 }
 
 // Interface guards

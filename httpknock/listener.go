@@ -39,11 +39,10 @@ func (*Listener) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets the wrapper up.
 func (l *Listener) Provision(ctx caddy.Context) error {
-	err := l.provision(ctx)
-	if err == nil {
-		err = checkServer(ctx)
+	if err := l.provision(ctx); err != nil {
+		return err
 	}
-	return placed(l.At, err)
+	return knockapp.Placed(l.At, checkServer(ctx))
 }
 
 // WrapListener puts the door in front of a listener.
@@ -62,7 +61,7 @@ func (l *doorListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		tcp, plain := conn.(*net.TCPConn)
-		if !plain || l.door.app.Running() == nil {
+		if !plain || l.door.App.Running() == nil {
 			// Its address may take time to find (PROXY protocol), or the app to start; both
 			// must not stop the others.
 			return &lateConn{Conn: conn, door: l.door}, nil
@@ -127,9 +126,7 @@ func (c *lateConn) Write(b []byte) (int, error) {
 //		allow <address|prefix|private_ranges...>
 //	}
 func (d *Door) UnmarshalCaddyfile(c *caddyfile.Dispenser) error {
-	c.Next() // the wrapper's name
-	d.At = knockapp.Place(c)
-	if err := unmarshalKnocked(c, &d.Services, &d.Clients, &d.Allow); err != nil {
+	if err := d.Unmarshal(c, &d.Allow); err != nil {
 		return err
 	}
 	if _, err := knockapp.ParsePrefixes(d.Allow); err != nil {

@@ -8,9 +8,9 @@ import (
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 )
 
@@ -28,18 +28,7 @@ func init() { caddy.RegisterModule(new(Knocked)) }
 // In expressions: `knocked('jellyfin')` for one of several services, `knocked()` for
 // any, `knocked_by('alice')` for grants of one of several clients.
 type Knocked struct {
-	// Services limits the match to grants for one of these services. Default: any.
-	Services []string `json:"services,omitempty"`
-
-	// Clients limits the match to grants of one of these clients. Default: any.
-	Clients []string `json:"clients,omitempty"`
-
-	// At is where the matcher stands in the Caddyfile, as `file:line`. The Caddyfile
-	// adapter sets it; it only appears in error messages.
-	At string `json:"at,omitempty"`
-
-	app   *knockapp.App
-	query *knockcore.Query
+	knockapp.Knocked
 }
 
 // CaddyModule returns the Caddy module information.
@@ -47,15 +36,8 @@ func (*Knocked) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.matchers.knocked", New: func() caddy.Module { return new(Knocked) }}
 }
 
-// Provision sets the matcher up.
-func (m *Knocked) Provision(ctx caddy.Context) (err error) {
-	if m.app, err = knockapp.Of(ctx); err != nil {
-		return placed(m.At, err)
-	}
-	m.app.Guards(knockapp.GuardAddress, m.Services...)
-	m.query = knockcore.NewQuery(m.Services, m.Clients)
-	return placed(m.At, m.app.CheckNames(m.Services, m.Clients))
-}
+// UnmarshalCaddyfile reads the matcher.
+func (m *Knocked) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return m.Unmarshal(d, nil) }
 
 var errEarly = caddyhttp.Error(http.StatusTooEarly, errors.New("the TLS handshake is not complete, so the client's address is not certain"))
 
@@ -68,13 +50,13 @@ func (m *Knocked) MatchWithError(r *http.Request) (bool, error) {
 	if !addr.IsValid() {
 		return false, nil
 	}
-	gate := gatekeeper(r.Context(), m.app)
-	return gate != nil && m.query.Match(gate.State().Table, addr), nil
+	return m.Holds(gatekeeper(r.Context(), m.App), addr), nil
 }
 
 // Interface guards
 var (
 	_ caddy.Provisioner                 = (*Knocked)(nil)
 	_ caddyhttp.RequestMatcherWithError = (*Knocked)(nil)
+	_ caddyfile.Unmarshaler             = (*Knocked)(nil)
 	_ caddyhttp.CELLibraryProducer      = (*Knocked)(nil)
 )

@@ -41,14 +41,14 @@ func (*PacketConn) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets the wrapper up.
 func (p *PacketConn) Provision(ctx caddy.Context) (err error) {
-	if err = p.provision(ctx); err == nil {
-		p.places, err = http3Places(ctx)
+	if err = p.provision(ctx); err != nil {
+		return err
 	}
-	if err == nil {
+	if p.places, err = http3Places(ctx); err == nil {
 		err = checkOpen(p.places)
 	}
 	if err != nil {
-		return placed(p.At, err)
+		return knockapp.Placed(p.At, err)
 	}
 	packetDoors.add(p)
 	return nil
@@ -107,7 +107,7 @@ func (c *doorPacketConn) current() *PacketConn {
 		return door
 	}
 	app, _ := mod.(*knockapp.App)
-	if app == nil || app == door.app || app.Running() == nil {
+	if app == nil || app == door.App || app.Running() == nil {
 		return door
 	}
 	if next := packetDoors.find(app, c.LocalAddr()); next != nil {

@@ -178,7 +178,7 @@ func (l *doorList) find(app *knockapp.App, local net.Addr) *PacketConn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, p := range l.doors {
-		if p.app == app && slices.ContainsFunc(p.places, func(place listenPlace) bool { return place.isAt(local) }) {
+		if p.App == app && slices.ContainsFunc(p.places, func(place listenPlace) bool { return place.isAt(local) }) {
 			return p
 		}
 	}

@@ -230,38 +230,9 @@ func (m *Matcher) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// UnmarshalCaddyfile reads the matcher. Syntax:
-//
-//	knocked [<service...>] {
-//		services <name...>
-//		clients <id...>
-//	}
-func (m *Knocked) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the matcher's name
-	m.At = knockapp.Place(d)
-	m.Services = d.RemainingArgs()
-	opts := knockapp.NewOptions(d)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch d.Val() {
-		case "services":
-			err = opts.List(&m.Services)
-		case "clients":
-			err = opts.List(&m.Clients)
-		default:
-			err = opts.Unknown("services", "clients")
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Interface guards
 var (
 	_ caddyfile.Unmarshaler = (*Handler)(nil)
 	_ caddyfile.Unmarshaler = (*Matcher)(nil)
-	_ caddyfile.Unmarshaler = (*Knocked)(nil)
 	_ caddyfile.Unmarshaler = (*Relay)(nil)
 )

@@ -146,15 +146,23 @@ func (s *crashSite) check(when string, latest int) {
 	}
 	live := make(map[string]bool)
 	for after := ""; ; {
-		resp, err := http.Get("http://" + s.admin + "/knock/grants?limit=10000&after=" + after)
-		if err != nil {
-			s.Fatal(err)
-		}
+		var resp *http.Response
+		// The admin endpoint answers before the app runs.
+		s.caddy.Await(s.T, "the list of grants", func() bool {
+			var err error
+			if resp, err = http.Get("http://" + s.admin + "/knock/grants?limit=10000&after=" + after); err != nil {
+				return false
+			}
+			if resp.StatusCode != http.StatusOK {
+				resp.Body.Close()
+			}
+			return resp.StatusCode == http.StatusOK
+		})
 		var page struct {
 			Grants []struct{ ID string }
 			Next   string
 		}
-		err = json.NewDecoder(resp.Body).Decode(&page)
+		err := json.NewDecoder(resp.Body).Decode(&page)
 		resp.Body.Close()
 		if err != nil {
 			s.Fatal(err)

@@ -81,11 +81,11 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	if err := h.provision(ctx); err != nil {
-		return placed(h.At, err)
+		return knockapp.Placed(h.At, err)
 	}
 	if h.Service != "" {
 		if err := h.app.CheckNames([]string{h.Service}, nil); err != nil {
-			return placed(h.At, err)
+			return knockapp.Placed(h.At, err)
 		}
 	}
 	h.app.Guards(knockapp.GuardFrame, h.Service)
@@ -99,7 +99,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.strangers = make(chan struct{}, h.MaxStrangers)
 	if h.Cover != "" {
 		if _, err := parseUpstream(h.Cover); err != nil {
-			return placed(h.At, fmt.Errorf("cover: %w", err))
+			return knockapp.Placed(h.At, fmt.Errorf("cover: %w", err))
 		}
 	}
 	if h.AdmitRaw == nil {
@@ -107,7 +107,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	mods, err := ctx.LoadModule(h, "AdmitRaw")
 	if err != nil {
-		return placed(h.At, fmt.Errorf("loading the handlers of admit: %w", err))
+		return knockapp.Placed(h.At, fmt.Errorf("loading the handlers of admit: %w", err))
 	}
 	var handlers layer4.Handlers
 	for _, mod := range mods.([]any) {
@@ -174,14 +174,6 @@ func setVars(cx *layer4.Connection, peer *knockserver.Peer) {
 	cx.SetVar("knock.extensions", hex.EncodeToString(peer.Extensions))
 	cx.SetVar("knock.time", peer.Time.UnixMilli())
 	cx.SetVar("knock.grant", peer.Grant.ID.String())
-}
-
-// placed puts a place in the Caddyfile in front of an error, if there is one.
-func placed(place string, err error) error {
-	if place == "" || err == nil {
-		return err
-	}
-	return fmt.Errorf("%s: %w", place, err)
 }
 
 // Interface guards

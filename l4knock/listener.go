@@ -73,7 +73,7 @@ func (*Listener) CaddyModule() caddy.ModuleInfo {
 // Provision sets the wrapper up.
 func (l *Listener) Provision(ctx caddy.Context) error {
 	l.logger = ctx.Logger()
-	return placed(l.At, l.set(ctx))
+	return knockapp.Placed(l.At, l.set(ctx))
 }
 
 func (l *Listener) set(ctx caddy.Context) error {

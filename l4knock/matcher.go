@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/mholt/caddy-l4/layer4"
 
+	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockserver"
 	"github.com/caddy-knock/caddy-knock/knockcore/wire"
 )
@@ -47,9 +48,9 @@ func (*Matcher) CaddyModule() caddy.ModuleInfo {
 // Provision sets the matcher up.
 func (m *Matcher) Provision(ctx caddy.Context) error {
 	if err := m.provision(ctx); err != nil {
-		return placed(m.At, err)
+		return knockapp.Placed(m.At, err)
 	}
-	return placed(m.At, m.app.CheckNames(m.Services, m.Clients))
+	return knockapp.Placed(m.At, m.app.CheckNames(m.Services, m.Clients))
 }
 
 // Match looks at the bytes that have arrived.

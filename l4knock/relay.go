@@ -14,6 +14,7 @@ import (
 	"github.com/mholt/caddy-l4/layer4"
 	"go.uber.org/zap"
 
+	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 	"github.com/caddy-knock/caddy-knock/l4knock/internal/relay"
 )
 
@@ -79,7 +80,7 @@ func (r *Relay) Provision(ctx caddy.Context) error {
 	r.logger = ctx.Logger()
 	r.metrics = newRelayMetrics(ctx.GetMetricsRegistry())
 	if len(r.Upstreams) == 0 {
-		return placed(r.At, errors.New("knock_relay has no upstream; name one such as 127.0.0.1:22"))
+		return knockapp.Placed(r.At, errors.New("knock_relay has no upstream; name one such as 127.0.0.1:22"))
 	}
 	r.options = relay.Options{
 		DialTimeout: time.Duration(r.DialTimeout), IdleTimeout: time.Duration(r.IdleTimeout),
@@ -92,14 +93,14 @@ func (r *Relay) Provision(ctx caddy.Context) error {
 	case "v2":
 		r.options.ProxyProtocol = 2
 	default:
-		return placed(r.At, fmt.Errorf("proxy_protocol %q; expect v1 or v2", r.ProxyProtocol))
+		return knockapp.Placed(r.At, fmt.Errorf("proxy_protocol %q; expect v1 or v2", r.ProxyProtocol))
 	}
 	for _, text := range r.Upstreams {
 		if _, err := parseUpstream(text); err != nil {
-			return placed(r.At, err)
+			return knockapp.Placed(r.At, err)
 		}
 	}
-	return placed(r.At, r.options.Validate())
+	return knockapp.Placed(r.At, r.options.Validate())
 }
 
 // parseUpstream reads host:port or unix//path. Text with placeholders passes.

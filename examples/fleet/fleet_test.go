@@ -138,15 +138,6 @@ func ask(t *testing.T, from, method, address, host, path string, headers ...stri
 	return resp.StatusCode, string(b)
 }
 
-func await(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
-
 // caddy runs a command of the built Caddy against a node.
 func (s *site) caddy(t *testing.T, node int, args ...string) string {
 	t.Helper()
@@ -195,7 +186,7 @@ func TestExample(t *testing.T) {
 	if status := knock(); status != 200 {
 		t.Fatalf("the knock gives %d", status)
 	}
-	await(t, "both nodes to let in", func() bool { return in(phone) == 4 })
+	program.Await(t, "both nodes to let in", func() bool { return in(phone) == 4 })
 	if n := in(stranger); n != 0 {
 		t.Errorf("%d of 4 requests of a stranger are in", n)
 	}
@@ -226,8 +217,8 @@ func TestExample(t *testing.T) {
 		t.Errorf("a frame right after the beginning gives %q, want the cover", got)
 	}
 	cli("HSET", "{knock}:epoch", "base", "1")
-	await(t, "the nodes to take frames", func() bool { return strings.HasPrefix(s.stream(t, frame()), "SSH-2.0") })
-	await(t, "the nodes to take frames", func() bool { return strings.HasPrefix(s.stream(t, frame()), "SSH-2.0") })
+	program.Await(t, "the nodes to take frames", func() bool { return strings.HasPrefix(s.stream(t, frame()), "SSH-2.0") })
+	program.Await(t, "the nodes to take frames", func() bool { return strings.HasPrefix(s.stream(t, frame()), "SSH-2.0") })
 	f := frame()
 	wins := 0
 	for range 6 {
@@ -240,7 +231,7 @@ func TestExample(t *testing.T) {
 	}
 
 	// The operator sees both nodes, and nobody sees the password.
-	await(t, "the nodes", func() bool {
+	program.Await(t, "the nodes", func() bool {
 		status := s.caddy(t, 0, "status")
 		return strings.Contains(status, "one (this one)") && strings.Contains(status, "\ntwo ")
 	})
@@ -261,7 +252,7 @@ func TestExample(t *testing.T) {
 
 	// Without Redis: nothing new, but who is in stays in. A reload does not need it.
 	s.redis.Kill()
-	await(t, "the knock to be refused", func() bool { return knock() >= 400 })
+	program.Await(t, "the knock to be refused", func() bool { return knock() >= 400 })
 	if n := in(phone); n != 4 {
 		t.Errorf("%d of 4 requests are in without Redis", n)
 	}
@@ -272,12 +263,12 @@ func TestExample(t *testing.T) {
 		t.Errorf("%d of 4 requests are in after a reload without Redis", n)
 	}
 	s.redis.Run() // empty
-	await(t, "the knock to be taken again", func() bool { return knock() == 200 })
-	await(t, "both nodes to let in", func() bool { return in(phone) == 4 })
+	program.Await(t, "the knock to be taken again", func() bool { return knock() == 200 })
+	program.Await(t, "both nodes to let in", func() bool { return in(phone) == 4 })
 
 	// Revoked at one, out at all.
 	s.caddy(t, 1, "revoke", "--client", "phone")
-	await(t, "both nodes to shut", func() bool { return in(phone) == 0 })
+	program.Await(t, "both nodes to shut", func() bool { return in(phone) == 0 })
 }
 
 func knockPort(t *testing.T, address string) (p uint16) {

@@ -137,7 +137,7 @@ func (f *three) forgive() {
 	f.Helper()
 	f.router.Run("redis-cli", "hset", "{knock}:epoch", "base", "1")
 	for _, n := range f.nodes {
-		await(f.T, n.name+" to take knocks", func() bool { f.send(n, f.datagram(22)); return f.in(n, 50*time.Millisecond) })
+		program.Await(f.T, n.name+" to take knocks", func() bool { f.send(n, f.datagram(22)); return f.in(n, 50*time.Millisecond) })
 		f.revoke(n)
 	}
 }
@@ -172,7 +172,7 @@ func (f *three) in(n *node, timeout time.Duration) bool {
 func (f *three) everywhere(in bool) {
 	f.Helper()
 	for _, n := range f.nodes {
-		await(f.T, fmt.Sprintf("%s: in %v", n.name, in), func() bool { return f.in(n, 100*time.Millisecond) == in })
+		program.Await(f.T, fmt.Sprintf("%s: in %v", n.name, in), func() bool { return f.in(n, 100*time.Millisecond) == in })
 	}
 }
 
@@ -181,7 +181,7 @@ func (f *three) revoke(n *node) {
 	f.Helper()
 	f.caddyOf(n, "revoke", "--client", "alice")
 	for _, other := range f.nodes {
-		await(f.T, other.name+" to shut", func() bool { return !f.in(other, 100*time.Millisecond) })
+		program.Await(f.T, other.name+" to shut", func() bool { return !f.in(other, 100*time.Millisecond) })
 	}
 }
 
@@ -228,7 +228,7 @@ func TestThreeNodes(t *testing.T) {
 		knock := f.datagram(22)
 		start := time.Now()
 		f.send(a, knock)
-		await(t, "b to let in", func() bool { return f.in(b, 5*time.Millisecond) })
+		program.Await(t, "b to let in", func() bool { return f.in(b, 5*time.Millisecond) })
 		took = append(took, time.Since(start))
 		f.everywhere(true)
 		// Revoke at C: A's and B's windows close.
@@ -298,7 +298,7 @@ func TestThreeNodes(t *testing.T) {
 	b.caddy.Kill()
 	f.send(a, f.datagram(22))
 	for _, n := range []*node{a, c} {
-		await(t, n.name, func() bool { return f.in(n, 100*time.Millisecond) })
+		program.Await(t, n.name, func() bool { return f.in(n, 100*time.Millisecond) })
 	}
 	if f.in(b, 100*time.Millisecond) {
 		t.Error("b is open, although it is dead")
@@ -310,7 +310,7 @@ func TestThreeNodes(t *testing.T) {
 	// Redis ends: live grants go on, also in the kernel, and nothing new comes in.
 	f.redis.Kill()
 	for _, n := range f.nodes {
-		await(t, "the health of "+n.name, func() bool { return strings.Contains(f.caddyOf(n, "status"), "NOT WELL") })
+		program.Await(t, "the health of "+n.name, func() bool { return strings.Contains(f.caddyOf(n, "status"), "NOT WELL") })
 		if !f.in(n, time.Second) {
 			t.Errorf("%s ended a live grant with Redis", n.name)
 		}
@@ -332,7 +332,7 @@ func TestThreeNodes(t *testing.T) {
 	late := f.envelope()
 	f.startRedis()
 	for _, n := range f.nodes {
-		await(t, "the health of "+n.name, func() bool { return !strings.Contains(f.caddyOf(n, "status"), "NOT WELL") })
+		program.Await(t, "the health of "+n.name, func() bool { return !strings.Contains(f.caddyOf(n, "status"), "NOT WELL") })
 		if conn, got := f.frame(n, late); got != "HTTP/" {
 			t.Errorf("%s, Redis empty: a frame of before gets %q, want the cover", n.name, got)
 		} else {
@@ -340,7 +340,7 @@ func TestThreeNodes(t *testing.T) {
 		}
 	}
 	f.everywhere(true)
-	await(t, "frames to be taken again", func() bool {
+	program.Await(t, "frames to be taken again", func() bool {
 		conn, got := f.frame(a, f.envelope())
 		conn.Close()
 		return got == letIn

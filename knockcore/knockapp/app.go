@@ -175,7 +175,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	for _, s := range a.Services {
 		service, err := s.convert()
 		if err != nil {
-			return at(s.At, err)
+			return Placed(s.At, err)
 		}
 		cfg.Services = append(cfg.Services, service)
 	}
@@ -408,14 +408,6 @@ func parseMethods(names []string) (knockcore.MethodSet, error) {
 		set |= knockcore.NewMethodSet(m)
 	}
 	return set, nil
-}
-
-// at puts a place in the Caddyfile in front of an error.
-func at(place string, err error) error {
-	if place == "" {
-		return err
-	}
-	return fmt.Errorf("%s: %w", place, err)
 }
 
 // Interface guards

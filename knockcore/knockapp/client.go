@@ -94,16 +94,16 @@ func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.
 			if first != "" {
 				first = " (first at " + first + ")"
 			}
-			return nil, at(c.At, fmt.Errorf("client %s is defined twice%s; put all its secrets into one block", c.ID, first))
+			return nil, Placed(c.At, fmt.Errorf("client %s is defined twice%s; put all its secrets into one block", c.ID, first))
 		}
 		seen[c.ID] = c.At
 		client, err := c.convert(repl, a.InsecureFileMode)
 		if err != nil {
-			return nil, at(c.At, fmt.Errorf("client %s: %w", c.ID, err))
+			return nil, Placed(c.At, fmt.Errorf("client %s: %w", c.ID, err))
 		}
 		for _, name := range c.Services {
 			if !slices.ContainsFunc(a.Services, func(s *Service) bool { return s.Name == name }) {
-				return nil, at(c.At, fmt.Errorf("client %s: there is no service %q; define it with `service %s tcp/PORT`", c.ID, name, name))
+				return nil, Placed(c.At, fmt.Errorf("client %s: there is no service %q; define it with `service %s tcp/PORT`", c.ID, name, name))
 			}
 		}
 		if c.hasLiterals() && (a.ClientsFile == "" || c.At != a.ClientsFile) {

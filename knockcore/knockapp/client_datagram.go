@@ -164,7 +164,7 @@ func (k *datagramKeys) later(d *caddyfile.Dispenser, check func(allowWeak bool) 
 	place := Place(d)
 	k.checks = append(k.checks, func(allowWeak bool) error {
 		if err := check(allowWeak); err != nil {
-			return at(place, err)
+			return Placed(place, err)
 		}
 		return nil
 	})

@@ -185,7 +185,7 @@ func (a *App) firewallSet() (*firewallSet, error) {
 	for _, s := range a.Services {
 		service, err := s.convert()
 		if err != nil {
-			return nil, at(s.At, err)
+			return nil, Placed(s.At, err)
 		}
 		set.services = append(set.services, service)
 	}

@@ -127,7 +127,7 @@ func (a *App) loadDoors(cfg *knockcore.Config) error {
 			err = fmt.Errorf("it is defined twice; give one another name")
 		}
 		if err != nil {
-			return at(d.At, fmt.Errorf("door %s: %w", d.Name, err))
+			return Placed(d.At, fmt.Errorf("door %s: %w", d.Name, err))
 		}
 		seen[d.Name] = true
 		a.doors = append(a.doors, door)
@@ -156,23 +156,23 @@ func (a *App) checkDoors(cfg *knockcore.Config) error {
 		return nil
 	}
 	if cfg.Methods != 0 && !cfg.Methods.Has(knockcore.MethodPortSequence) {
-		return at(a.Doors[0].At, fmt.Errorf("door %s: method port-sequence is not among the methods that are enabled", a.Doors[0].Name))
+		return Placed(a.Doors[0].At, fmt.Errorf("door %s: method port-sequence is not among the methods that are enabled", a.Doors[0].Name))
 	}
 	for _, d := range a.Doors {
 		c := cfg.Keyring.Client(d.Client)
 		if c == nil && a.ClientsFile == "" {
-			return at(d.At, fmt.Errorf("door %s: there is no client %q; define it with `client %s`", d.Name, d.Client, d.Client))
+			return Placed(d.At, fmt.Errorf("door %s: there is no client %q; define it with `client %s`", d.Name, d.Client, d.Client))
 		}
 		for _, name := range d.Services {
 			if !slices.ContainsFunc(cfg.Services, func(s *knockcore.Service) bool { return s.Name == name }) {
-				return at(d.At, fmt.Errorf("door %s: there is no service %q; define it with `service %s tcp/PORT`", d.Name, name, name))
+				return Placed(d.At, fmt.Errorf("door %s: there is no service %q; define it with `service %s tcp/PORT`", d.Name, name, name))
 			}
 			if c != nil && !c.MayReach(name) {
-				return at(d.At, fmt.Errorf("door %s: client %s may not reach service %s; add it to its `services`", d.Name, d.Client, name))
+				return Placed(d.At, fmt.Errorf("door %s: client %s may not reach service %s; add it to its `services`", d.Name, d.Client, name))
 			}
 		}
 		if c != nil && !c.MayUse(knockcore.MethodPortSequence) {
-			return at(d.At, fmt.Errorf("door %s: client %s may not use port-sequence; add it to its `methods`", d.Name, d.Client))
+			return Placed(d.At, fmt.Errorf("door %s: client %s may not use port-sequence; add it to its `methods`", d.Name, d.Client))
 		}
 		if len(d.Services) == 0 && !d.hasCommands() {
 			a.logger.Warn("door " + d.Name + " opens nothing but " + doorService(d.Name) + "; name a service or a start command")

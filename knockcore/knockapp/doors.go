@@ -35,7 +35,7 @@ func (a *App) checkDoorSources() error {
 	}) {
 		return nil
 	}
-	return at(a.Doors[0].At, fmt.Errorf("door %s: no source sees its packets; add `source nflog` or `source packet`", a.Doors[0].Name))
+	return Placed(a.Doors[0].At, fmt.Errorf("door %s: no source sees its packets; add `source nflog` or `source packet`", a.Doors[0].Name))
 }
 
 // doorFilter is what the doors of this configuration have to see of passive

@@ -158,7 +158,7 @@ func (a *App) loadFirewalls(ctx caddy.Context, services []*knockcore.Service) er
 	}
 	for i, s := range services {
 		if _, ok := a.plans[s.Firewall]; s.Firewall != "" && !ok {
-			return at(a.Services[i].At, fmt.Errorf("service %s: there is no firewall %q; configure it with `firewall %s`", s.Name, s.Firewall, s.Firewall))
+			return Placed(a.Services[i].At, fmt.Errorf("service %s: there is no firewall %q; configure it with `firewall %s`", s.Name, s.Firewall, s.Firewall))
 		}
 	}
 	return nil

@@ -83,7 +83,7 @@ func (a *App) checkSessions(cfg *knockcore.Config) error {
 			continue
 		}
 		if taken == 0 {
-			return at(a.Services[i].At, fmt.Errorf("service %s: require_session asks for a knock with a session before the frame, and no source takes such knocks (%s); add a source, for example `source udp :62201`, or leave require_session out",
+			return Placed(a.Services[i].At, fmt.Errorf("service %s: require_session asks for a knock with a session before the frame, and no source takes such knocks (%s); add a source, for example `source udp :62201`, or leave require_session out",
 				s.Name, methodList(all)))
 		}
 		var reach []string
@@ -96,7 +96,7 @@ func (a *App) checkSessions(cfg *knockcore.Config) error {
 			able = able || len(c.Secrets) > 0 && slices.ContainsFunc(taken.Methods(), c.MayUse)
 		}
 		if len(reach) > 0 && !able {
-			return at(a.Services[i].At, fmt.Errorf("service %s: require_session asks for a knock with a session, and none of its clients (%s) may send one; give one of them a `secret`, and one of the methods %s",
+			return Placed(a.Services[i].At, fmt.Errorf("service %s: require_session asks for a knock with a session, and none of its clients (%s) may send one; give one of them a `secret`, and one of the methods %s",
 				s.Name, strings.Join(reach, ", "), methodList(taken)))
 		}
 	}

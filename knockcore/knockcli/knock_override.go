@@ -60,22 +60,7 @@ func (f *knockFlags) overrideKnock(cmd *cobra.Command, p *knockclient.Profile) (
 	if given("frame") {
 		k.NoFrame = !f.frame
 	}
-	if given("port") {
-		p.ProtectedPort = f.port
-	}
-	if given("server-proof") {
-		p.ServerProof = f.serverProof
-	}
-	if given("timeout") {
-		p.Timeout = f.timeout
-	}
-	if given("connect-timeout") || p.ConnectTimeout == 0 {
-		p.ConnectTimeout = f.connectTimeout
-	}
-	if p.Timeout < 0 || p.ConnectTimeout < 0 {
-		return usagef("timeouts can't be negative")
-	}
-	return nil
+	return f.overrideStream(given, p)
 }
 
 // knockAddress is the address to open for, the zero Addr for the one that the knock

@@ -176,6 +176,12 @@ func (f *authFlags) override(cmd *cobra.Command, p *knockclient.Profile) (err er
 			return usageError(err)
 		}
 	}
+	return f.overrideStream(given, p)
+}
+
+// overrideStream is override for what all ways of knocking have in common: the stream
+// that comes after.
+func (f *authFlags) overrideStream(given func(name string) bool, p *knockclient.Profile) error {
 	if given("port") {
 		p.ProtectedPort = f.port
 	}

@@ -137,7 +137,6 @@ func (k *HTTPKnock) Knock(ctx context.Context) (*HTTPGrant, error) {
 	if err := k.Validate(); err != nil {
 		return nil, err
 	}
-	target, _ := k.endpoint("knock")
 	order := make(map[string]any)
 	if k.TTL > 0 {
 		order["ttl"] = int64(k.TTL / time.Second)
@@ -145,26 +144,39 @@ func (k *HTTPKnock) Knock(ctx context.Context) (*HTTPGrant, error) {
 	if k.Address != "" {
 		order["ip_address"] = k.Address
 	}
-	body, err := json.Marshal(order)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-Api-Key", string(k.Key.Bytes()))
-	resp, err := k.client().Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxHTTPAnswer))
+	resp, answer, err := k.post(ctx, "knock", string(k.Key.Bytes()), order)
 	if err != nil {
 		return nil, err
 	}
 	return readHTTPAnswer(resp, answer)
+}
+
+// post sends JSON to an endpoint, with the key if there is one, and reads the
+// answer: its beginning, if it is longer than answers are.
+func (k *HTTPKnock) post(ctx context.Context, endpoint, key string, order any) (*http.Response, []byte, error) {
+	target, err := k.endpoint(endpoint)
+	if err != nil {
+		return nil, nil, err
+	}
+	body, err := json.Marshal(order)
+	if err != nil {
+		return nil, nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		req.Header.Set("X-Api-Key", key)
+	}
+	resp, err := k.client().Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxHTTPAnswer))
+	return resp, answer, err
 }
 
 func readHTTPAnswer(resp *http.Response, answer []byte) (*HTTPGrant, error) {

@@ -4,12 +4,10 @@
 package knockclient
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -55,25 +53,7 @@ func ParseInvitation(link string) (*Invitation, error) {
 // is an *HTTPError if the server answered.
 func (i *Invitation) Join(ctx context.Context, name string) (*Joined, error) {
 	knock := &HTTPKnock{URL: i.URL}
-	target, err := knock.endpoint("join")
-	if err != nil {
-		return nil, err
-	}
-	body, err := json.Marshal(map[string]string{"token": string(i.Token.Bytes()), "name": name})
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := knock.client().Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxHTTPAnswer))
+	resp, answer, err := knock.post(ctx, "join", "", map[string]string{"token": string(i.Token.Bytes()), "name": name})
 	if err != nil {
 		return nil, err
 	}

@@ -104,7 +104,7 @@ func TestCluster(t *testing.T) {
 		servers, args = append(servers, s), append(args, s.Address)
 	}
 	program.Run(t, "redis-cli", append(args, "--cluster-yes")...)
-	await(t, "the cluster", func() bool { return strings.Contains(servers[0].Do("CLUSTER", "INFO"), "cluster_state:ok") })
+	program.Await(t, "the cluster", func() bool { return strings.Contains(servers[0].Do("CLUSTER", "INFO"), "cluster_state:ok") })
 	change := func(o *Options) {
 		o.Cluster = true
 		o.Addresses = []string{servers[0].Address, servers[1].Address}
@@ -129,8 +129,8 @@ func TestReplicas(t *testing.T) {
 	n.knock("192.0.2.1", knockcore.ReasonStoreError)
 	host, port, _ := net.SplitHostPort(master.Address)
 	replica := redislab.Start(t, "--replicaof", host, port)
-	await(t, "replication", func() bool { return replica.Info("master_link_status") == "up" })
-	await(t, "the knock", func() bool {
+	program.Await(t, "replication", func() bool { return replica.Info("master_link_status") == "up" })
+	program.Await(t, "the knock", func() bool {
 		_, err := n.Admit(t.Context(), frame(n.Gatekeeper, knockcore.MethodUDP, "192.0.2.1", "ssh"))
 		return err == nil
 	})

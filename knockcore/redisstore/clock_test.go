@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 )
 
 // A nonce lives as long as any node could accept its frame, whose clock is off by
@@ -52,7 +53,7 @@ func TestServerClockSet(t *testing.T) {
 
 	// When the clocks differed and agree again, a new epoch begins.
 	n.store.clockSet.Store(true)
-	await(t, "a new epoch", func() bool { l := n.store.link.Load(); return l != nil && l.epoch != epoch })
+	program.Await(t, "a new epoch", func() bool { l := n.store.link.Load(); return l != nil && l.epoch != epoch })
 	n.awaitOpen()
 	n.knock("192.0.2.3", knockcore.ReasonNone)
 	refusedAgain(fresh(t, n.store.opts.Addresses[0], nodes), before)

@@ -75,11 +75,11 @@ func TestServerRestarts(t *testing.T) {
 				if !n.in("192.0.2.2") || n.in("192.0.2.3") {
 					t.Error("live grants do not go on")
 				}
-				await(t, "health", func() bool { return n.store.Health() != nil })
+				program.Await(t, "health", func() bool { return n.store.Health() != nil })
 			}
 			server.Run()
 			for _, n := range nodes {
-				await(t, "the server at "+n.name, func() bool { return n.store.link.Load() != nil })
+				program.Await(t, "the server at "+n.name, func() bool { return n.store.link.Load() != nil })
 			}
 			all := fresh(t, server.Address, nodes)
 			refusedAgain(all, before, lost)
@@ -95,7 +95,7 @@ func TestServerRestarts(t *testing.T) {
 				if n.in("192.0.2.1") {
 					t.Error(n.name + ": what was revoked came back with the old data")
 				}
-				await(t, "health", func() bool { return n.store.Health() == nil })
+				program.Await(t, "health", func() bool { return n.store.Health() == nil })
 			}
 		})
 	}
@@ -115,7 +115,7 @@ func TestRevokedBeforeAllAreBack(t *testing.T) {
 	epoch := nodes[0].store.link.Load().epoch
 	server.Kill()
 	server.Run()
-	await(t, "the new epoch", func() bool { l := nodes[0].store.link.Load(); return l != nil && l.epoch != epoch })
+	program.Await(t, "the new epoch", func() bool { l := nodes[0].store.link.Load(); return l != nil && l.epoch != epoch })
 	if n, errs := nodes[0].RevokeAll(t.Context(), knockcore.Selection{Prefix: netip.MustParsePrefix("192.0.2.1/32")}, "test"); n != 1 || errs != nil {
 		t.Fatal(n, errs)
 	}
@@ -157,7 +157,7 @@ func TestPartition(t *testing.T) {
 			nodes[0].admit(elsewhere, knockcore.ReasonNone)
 			everywhere(t, nodes, "192.0.2.1", true)
 			everywhere(t, nodes, "192.0.2.9", true)
-			await(t, "the nonce", func() bool { return cut.store.Seen(elsewhere.Replay) })
+			program.Await(t, "the nonce", func() bool { return cut.store.Seen(elsewhere.Replay) })
 
 			proxy.Block()
 			want := knockcore.ReasonStoreError
@@ -205,10 +205,10 @@ func TestPartition(t *testing.T) {
 			cut.knock("192.0.2.4", knockcore.ReasonNone)
 			everywhere(t, nodes, "192.0.2.4", true)
 			if local {
-				await(t, "the nonces are told", func() bool { return nodes[0].store.Seen(own.Replay) })
+				program.Await(t, "the nonces are told", func() bool { return nodes[0].store.Seen(own.Replay) })
 				refusedAgain(nodes, own)
 			}
-			await(t, "health", func() bool { return cut.store.Health() == nil })
+			program.Await(t, "health", func() bool { return cut.store.Health() == nil })
 		})
 	}
 }
@@ -227,7 +227,7 @@ func TestStartAlone(t *testing.T) {
 		}
 		k := held(n, "192.0.2.1")
 		n.admit(k, knockcore.ReasonStale)
-		await(t, "frames to be taken", func() bool { return time.Since(n.store.opened) > testWindow })
+		program.Await(t, "frames to be taken", func() bool { return time.Since(n.store.opened) > testWindow })
 		n.knock("192.0.2.2", knockcore.ReasonNone)
 		refusedAgain([]*testNode{n}, k)
 	}
@@ -246,7 +246,7 @@ func TestSlowServer(t *testing.T) {
 	slow.store.Configure(Settings{Timeout: 100 * time.Millisecond})
 	slow.knock("192.0.2.2", knockcore.ReasonStoreError)
 	proxy.Delay(0)
-	await(t, "the server", func() bool { return slow.store.link.Load() != nil })
+	program.Await(t, "the server", func() bool { return slow.store.link.Load() != nil })
 	slow.store.Configure(Settings{})
 	slow.knock("192.0.2.3", knockcore.ReasonNone)
 	everywhere(t, nodes, "192.0.2.3", true)
@@ -279,7 +279,7 @@ func TestOutOfMemory(t *testing.T) {
 	if _, err := Open(opts); err == nil || !strings.Contains(err.Error(), "noeviction") {
 		t.Errorf("a server that evicts: %v", err)
 	}
-	await(t, "the policy", func() bool { return nodes[0].store.link.Load() == nil })
+	program.Await(t, "the policy", func() bool { return nodes[0].store.link.Load() == nil })
 }
 
 // A node is killed: what it made stands, and it learns what it missed.
@@ -302,13 +302,13 @@ func TestSentinelFailover(t *testing.T) {
 	master := redislab.Start(t)
 	host, port, _ := net.SplitHostPort(master.Address)
 	replica := redislab.Start(t, "--replicaof", host, port)
-	await(t, "replication", func() bool { return strings.Contains(replica.Info("master_link_status"), "up") })
+	program.Await(t, "replication", func() bool { return strings.Contains(replica.Info("master_link_status"), "up") })
 	address := redislab.Address(t)
 	_, sentinelPort, _ := net.SplitHostPort(address)
 	file := master.Config("sentinel.conf", fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor knock %s %s 1\n"+
 		"sentinel down-after-milliseconds knock 300\nsentinel failover-timeout knock 2000\n", sentinelPort, host, port))
 	sentinel := program.Start(t, exec.Command(sentinelProgram, file))
-	await(t, "the sentinel to know the replica", func() bool {
+	program.Await(t, "the sentinel to know the replica", func() bool {
 		info, err := redislab.Do(address, "INFO", "sentinel")
 		return err == nil && strings.Contains(info, "status=ok") && strings.Contains(info, "slaves=1")
 	})
@@ -328,7 +328,7 @@ func TestSentinelFailover(t *testing.T) {
 	replica.Do("CONFIG", "SET", "replica-priority", "1")
 	master.Kill()
 	replica.Do("PING")
-	await(t, "the failover", func() bool {
+	program.Await(t, "the failover", func() bool {
 		_, _ = redislab.Do(address, "SENTINEL", "FAILOVER", "knock")
 		return nodes[0].store.link.Load() != nil && nodes[1].store.link.Load() != nil && nodes[0].store.client != nil &&
 			sentinelMaster(address) == replica.Address

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 )
 
 func TestReplayElsewhere(t *testing.T) {
@@ -22,7 +23,7 @@ func TestReplayElsewhere(t *testing.T) {
 	}
 	// The head of a captured frame is no oracle elsewhere: it is known there.
 	for _, n := range nodes {
-		await(t, n.name+" knows the nonce", func() bool { return n.store.Seen(k.Replay) })
+		program.Await(t, n.name+" knows the nonce", func() bool { return n.store.Seen(k.Replay) })
 	}
 }
 
@@ -68,7 +69,7 @@ func TestGrantAndRevokeEverywhere(t *testing.T) {
 	// The same again at another node renews the one grant.
 	nodes[2].knock("192.0.2.1", knockcore.ReasonNone)
 	for _, n := range nodes {
-		await(t, "the renewal", func() bool {
+		program.Await(t, "the renewal", func() bool {
 			grants := n.State().Grants(func(g *knockcore.Grant) bool { return g.Prefix.String() == "192.0.2.1/32" })
 			return len(grants) == 1 && n.store.last.Load() == nodes[2].store.last.Load()
 		})
@@ -151,11 +152,11 @@ func TestBansEverywhere(t *testing.T) {
 	nodes[0].Failed(knockcore.MethodHTTP, addr)
 	nodes = append(nodes, newNode(t, "c", server.Address, nil))
 	for _, n := range nodes {
-		await(t, "the ban at "+n.name, func() bool { return n.bans.Banned(addr, time.Now()) })
+		program.Await(t, "the ban at "+n.name, func() bool { return n.bans.Banned(addr, time.Now()) })
 	}
 	nodes[1].bans.Lift(knockcore.AddrPrefix(addr))
 	for _, n := range nodes {
-		await(t, "the lift at "+n.name, func() bool { return !n.bans.Banned(addr, time.Now()) })
+		program.Await(t, "the lift at "+n.name, func() bool { return !n.bans.Banned(addr, time.Now()) })
 	}
 }
 

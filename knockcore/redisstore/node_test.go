@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/coretest/redislab"
 )
 
@@ -170,28 +171,18 @@ func (n *testNode) in(from string) bool {
 	return query.Match(n.State().Table, addr) && window
 }
 
-// await polls for what other nodes brought about.
-func await(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
-
 // everywhere waits until the address is in, or is not, at all nodes.
 func everywhere(t *testing.T, nodes []*testNode, from string, in bool) {
 	t.Helper()
 	for _, n := range nodes {
-		await(t, n.name+" about "+from, func() bool { return n.in(from) == in })
+		program.Await(t, n.name+" about "+from, func() bool { return n.in(from) == in })
 	}
 }
 
 // awaitOpen waits until frames made now are taken again.
 func (n *testNode) awaitOpen() {
 	n.Helper()
-	await(n.T, n.name+" takes frames again", func() bool {
+	program.Await(n.T, n.name+" takes frames again", func() bool {
 		l := n.store.link.Load()
 		return l != nil && time.Now().UnixMilli() > l.base+2*testWindow.Milliseconds()+testWindow.Milliseconds()/2
 	})

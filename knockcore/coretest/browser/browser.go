@@ -201,6 +201,14 @@ func (tab *Tab) Click(selector string) {
 	tab.Do(chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
 }
 
+// Submit clicks what leads to another page, and waits for that.
+func (tab *Tab) Submit(selector string) {
+	tab.t.Helper()
+	Eval[bool](tab, "document.documentElement.dataset.left = true")
+	tab.Click(selector)
+	tab.Await("the next page", "document.readyState === 'complete' && !document.documentElement.dataset.left")
+}
+
 // Type types into what the CSS selector finds.
 func (tab *Tab) Type(selector, text string) {
 	tab.t.Helper()

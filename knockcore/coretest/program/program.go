@@ -198,6 +198,16 @@ func (p *Process) Await(t testing.TB, what string, condition func() bool) {
 	}
 }
 
+// Await polls for what gives no event; it fails the test after half a minute.
+func Await(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
 // Run runs a program to its end and returns what it printed; a failure fails
 // the test.
 func Run(t testing.TB, name string, args ...string) string {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,12 +65,12 @@ func TestIdleSlowPeer(t *testing.T) {
 				if _, err := io.CopyN(io.Discard, g.server, 1<<20); err != nil {
 					t.Fatal(err)
 				}
-				await(t, "the server to take bytes in", func() bool { return g.up.queued() != queued })
+				program.Await(t, "the server to take bytes in", func() bool { return g.up.queued() != queued })
 				if !look() {
 					t.Fatal("ended though the server takes bytes in")
 				}
 			}
-			await(t, "a standstill", func() bool { return !look() })
+			program.Await(t, "a standstill", func() bool { return !look() })
 			if s := g.wait(t); s.Cause != CauseIdle {
 				t.Errorf("stats %+v", s)
 			}

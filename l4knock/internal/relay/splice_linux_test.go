@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,13 +36,13 @@ func TestIdleRelays(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	await(t, "all pipes to come back", func() bool { return lent() == 0 })
+	program.Await(t, "all pipes to come back", func() bool { return lent() == 0 })
 	for i, g := range rigs {
 		if s := g.Stats(); s.Spliced == 0 {
 			t.Fatalf("relay %d spliced nothing", i)
 		}
 	}
-	await(t, "all helpers to end", func() bool { return runtime.NumGoroutine()-goroutines <= 2*relays })
+	program.Await(t, "all helpers to end", func() bool { return runtime.NumGoroutine()-goroutines <= 2*relays })
 	const ours = 4 * relays // client, down, up, server
 	if extra := descriptors(t) - before - ours; extra > 2*2*maxIdlePipes {
 		t.Errorf("%d descriptors beside the sockets of %d idle relays", extra, relays)
