@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,6 @@ import (
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/cut"
-	"github.com/caddy-knock/caddy-knock/knockcore/knockserver"
 	"github.com/caddy-knock/caddy-knock/knockcore/sequence"
 )
 
@@ -229,173 +227,6 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	_, err = knockcore.NewGatekeeper(cfg, knockcore.NewState(knockcore.NewMemoryStore(1), 1))
 	return err
-}
-
-// Start takes over the live state from the configuration before, if there was
-// one, and lets knocks in.
-func (a *App) Start() (err error) {
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, a.Stop())
-		}
-	}()
-	ctx, cancel := context.WithCancel(context.Background())
-	a.cancel = cancel
-	live, err := acquireLive(a.store, a.window(), a.MaxGrants)
-	if err != nil {
-		return err
-	}
-	a.live.Store(live)
-	a.emitter.start()
-	if a.bans != nil {
-		bans := *a.bans
-		bans.Store = live.state.Store
-		a.config.Bans = knockcore.NewBans(bans)
-		if err := a.config.Bans.Restore(ctx); err != nil {
-			return fmt.Errorf("restoring bans: %w", err)
-		}
-	}
-	if a.config.Firewalls, err = a.startFirewalls(ctx); err != nil {
-		return err
-	}
-	if len(a.sources) > 0 {
-		a.config.Limits = sourceLimits()
-	}
-	a.startCutter(live.state)
-	gate, err := knockcore.NewGatekeeper(a.config, live.state)
-	if err != nil {
-		return err
-	}
-	if err := live.restore(ctx, gate); err != nil {
-		return err
-	}
-	a.warnUnguarded()
-	a.gate = gate
-	gate.Activate(ctx)
-	close(a.started)
-	woken, done := live.sweeper()
-	a.running.Go(func() {
-		defer done()
-		a.sweep(ctx, woken)
-	})
-	if a.file != nil {
-		a.running.Go(func() { a.followClients(ctx) })
-	}
-	a.devices.mu.Lock()
-	_ = a.rekey(ctx) // somebody may have joined since this was provisioned
-	a.devices.mu.Unlock()
-	a.running.Go(func() { a.followDevices(ctx) })
-	if a.watch != nil {
-		if err := a.watch.start(gate); err != nil {
-			return err
-		}
-	}
-	return a.startSources(gate)
-}
-
-// unopened stands for a firewall that is not open yet.
-type unopened struct{ knockcore.Firewall }
-
-// sweep ends grants when they are over.
-func (a *App) sweep(ctx context.Context, woken <-chan struct{}) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-timer.C:
-		case <-woken:
-		case <-ctx.Done():
-			return
-		}
-		timer.Reset(a.gate.Sweep(ctx))
-	}
-}
-
-// Stop ends this configuration's work. Live state goes on in the next one.
-func (a *App) Stop() error {
-	err := a.stopSources()
-	if a.watch != nil {
-		err = errors.Join(err, a.watch.stop())
-	}
-	if a.cancel != nil {
-		a.cancel()
-	}
-	a.running.Wait()
-	if a.gate != nil {
-		a.gate.Deactivate(context.Background())
-	}
-	a.stopCutter()
-	a.emitter.close()
-	err = errors.Join(err, a.stopFirewalls())
-	if live := a.live.Swap(nil); live != nil {
-		err = errors.Join(err, releaseLive(live))
-	}
-	return err
-}
-
-// Cleanup stops an app whose Start failed, and is harmless otherwise.
-func (a *App) Cleanup() error { return a.Stop() }
-
-// Gatekeeper returns the gatekeeper of this configuration. Routes may run before
-// this app has started: then it waits, until ctx is done.
-func (a *App) Gatekeeper(ctx context.Context) (*knockcore.Gatekeeper, error) {
-	select {
-	case <-a.started:
-		return a.gate, nil
-	default:
-	}
-	select {
-	case <-a.started:
-		return a.gate, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for the knock app to start: %w", ctx.Err())
-	}
-}
-
-// Running returns the gatekeeper if the app has started, otherwise nil; it never
-// waits.
-func (a *App) Running() *knockcore.Gatekeeper {
-	select {
-	case <-a.started:
-		return a.gate
-	default:
-		return nil
-	}
-}
-
-// CheckNames reports the first of the services and clients that is not
-// configured, for modules that name some.
-func (a *App) CheckNames(services, clients []string) error {
-	for _, name := range services {
-		if !slices.ContainsFunc(a.config.Services, func(s *knockcore.Service) bool { return s.Name == name }) {
-			return fmt.Errorf("there is no service %q; define it in the knock block with `service %s tcp/PORT`", name, name)
-		}
-	}
-	for _, id := range clients {
-		if a.config.Keyring.Client(id) == nil {
-			return fmt.Errorf("there is no client %q; define it in the knock block with `client %s`", id, id)
-		}
-	}
-	return nil
-}
-
-// Keyring returns the clients of the configuration as it was loaded, for checks
-// while other modules provision.
-func (a *App) Keyring() *knockcore.Keyring { return a.config.Keyring }
-
-// Pending is the process-wide bound on undecided streams.
-func (a *App) Pending() *knockserver.Pending { return sharedPending(a.MaxPending) }
-
-// Of finds the app in the configuration that is being loaded.
-func Of(ctx caddy.Context) (*App, error) {
-	mod, err := ctx.AppIfConfigured("knock")
-	if errors.Is(err, caddy.ErrNotConfigured) {
-		return nil, errors.New("there are no clients and services: add a `knock` block to the global options")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return mod.(*App), nil
 }
 
 func parseMethods(names []string) (knockcore.MethodSet, error) {
