@@ -155,9 +155,9 @@ func (f fleet) Enter(grant *Grant, node string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), windowTimeout)
 	defer cancel()
-	unlock := f.lock(grant.target())
+	locked := f.lock(grant.target())
 	former, err := f.place(ctx, grant, gate.firewall(grant.Service), 0)
-	unlock()
+	locked.Unlock()
 	if err != nil {
 		gate.cfg.Observer.tell(Event{Kind: EventRefused, Method: grant.Method, Source: grant.Source, Node: node, Err: err})
 		return
@@ -185,9 +185,9 @@ func (f fleet) remove(id GrantID, node, by string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), windowTimeout)
 	defer cancel()
-	unlock := f.lock(grant.target())
+	locked := f.lock(grant.target())
 	err := gate.shut(ctx, grant)
-	unlock()
+	locked.Unlock()
 	gate.cfg.Observer.tell(Event{Kind: EventRevoked, Method: grant.Method, Source: grant.Source, Grant: grant, By: by, Node: node, Err: err})
 }
 

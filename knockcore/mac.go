@@ -5,6 +5,7 @@ package knockcore
 
 import (
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding"
 	"fmt"
 	"hash"
@@ -23,14 +24,24 @@ const (
 	macState = 108 // as crypto/sha256 writes it
 )
 
+// The block is padded for the inner hash first, then for the outer one.
+var innerPad, outerPad = padding(0x36), padding(0x36 ^ 0x5c)
+
+func padding(with byte) (pad [macBlock]byte) {
+	for i := range pad {
+		pad[i] = with
+	}
+	return pad
+}
+
 // NewMAC prepares HMAC-SHA256 under key.
 func NewMAC(key []byte) MAC {
 	s := GetMACScratch()
 	defer s.Free()
 	s.setBlock(key)
-	s.pad(0x36)
+	s.pad(&innerPad)
 	both := s.appendState(make([]byte, 0, 2*macState))
-	s.pad(0x36 ^ 0x5c)
+	s.pad(&outerPad)
 	both = s.appendState(both)
 	return MAC{inner: both[: len(both)/2 : len(both)/2], outer: both[len(both)/2:]}
 }
@@ -73,9 +84,9 @@ func (s *MACScratch) Free() {
 // worth keeping. The key may be the result of the computation before.
 func (s *MACScratch) SumWith(key, msg []byte) *[sha256.Size]byte {
 	s.setBlock(key)
-	s.pad(0x36)
+	s.pad(&innerPad)
 	s.hash(s.block[:], msg)
-	s.pad(0x36 ^ 0x5c)
+	s.pad(&outerPad)
 	s.hash(s.block[:], s.sum[:])
 	return &s.sum
 }
@@ -97,11 +108,7 @@ func (s *MACScratch) setBlock(key []byte) {
 	clear(s.block[copy(s.block[:], key):])
 }
 
-func (s *MACScratch) pad(with byte) {
-	for i := range s.block {
-		s.block[i] ^= with
-	}
-}
+func (s *MACScratch) pad(with *[macBlock]byte) { subtle.XORBytes(s.block[:], s.block[:], with[:]) }
 
 // hash sets sum to the SHA-256 sum of a and b.
 func (s *MACScratch) hash(a, b []byte) {

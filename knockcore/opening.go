@@ -100,7 +100,8 @@ func (g *Gatekeeper) takeSession(ctx context.Context, key sessionKey, k *Knock) 
 
 // open makes the grants of a knock that is not a frame.
 func (g *Gatekeeper) open(ctx context.Context, k *Knock, services []*Service, prefix netip.Prefix, now time.Time) ([]*Grant, error) {
-	var made, formers []*Grant
+	var room [4]*Grant
+	made, formers := make([]*Grant, 0, len(services)), room[:0]
 	for _, s := range services {
 		grant := &Grant{
 			ID: g.state.newID(k.Client.ID, s.Name, ScopeAddress, prefix), Client: k.Client.ID, Service: s.Name, Method: k.Method, Scope: ScopeAddress,

@@ -51,10 +51,11 @@ func NewState(store Store, maxGrants int) *State {
 	return &State{Store: store, Table: table, shared: shared, reg: newRegistry(table, maxGrants), seed: maphash.MakeSeed()}
 }
 
-func (s *State) lock(t target) func() {
+// lock locks the target; the caller unlocks what it gets.
+func (s *State) lock(t target) *sync.Mutex {
 	m := &s.locks[maphash.Comparable(s.seed, t)%uint64(len(s.locks))]
 	m.Lock()
-	return m.Unlock
+	return m
 }
 
 // enter makes a grant live: in the registry, the firewall and the store. If the
@@ -62,7 +63,7 @@ func (s *State) lock(t target) func() {
 // the place of, nil if there was none. most bounds the grants of its method; 0
 // means no bound.
 func (s *State) enter(ctx context.Context, g *Grant, fw Firewall, most int) (former *Grant, err error) {
-	defer s.lock(g.target())()
+	defer s.lock(g.target()).Unlock()
 	if former, err = s.place(ctx, g, fw, most); err != nil {
 		return nil, err
 	}
@@ -159,7 +160,7 @@ func (g *Gatekeeper) revoke(ctx context.Context, id GrantID, by, node string) (b
 
 // finish closes what a removed grant kept open, and forgets it.
 func (g *Gatekeeper) finish(ctx context.Context, grant *Grant) error {
-	defer g.state.lock(grant.target())()
+	defer g.state.lock(grant.target()).Unlock()
 	// The window first: a store may wait for a network.
 	err := g.shut(ctx, grant)
 	if storeErr := g.state.Store.DeleteGrant(ctx, grant.ID); storeErr != nil && err == nil {
@@ -191,9 +192,9 @@ func (g *Gatekeeper) Sweep(ctx context.Context) time.Duration {
 		if g.state.shared == nil {
 			_ = g.finish(ctx, grant)
 		} else {
-			unlock := g.state.lock(grant.target())
+			locked := g.state.lock(grant.target())
 			_ = g.shut(ctx, grant)
-			unlock()
+			locked.Unlock()
 		}
 		g.cfg.Observer.tell(Event{Kind: EventExpired, Method: grant.Method, Source: grant.Source, Grant: grant})
 	}

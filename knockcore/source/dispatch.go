@@ -33,10 +33,6 @@ var libknockMethods = knockcore.NewMethodSet(knockcore.MethodUDP, knockcore.Meth
 // the server's clock, in both directions.
 const DefaultFwknopWindow = 120 * time.Second
 
-// admitTimeout bounds what becomes of one verified knock: a firewall or a store
-// that takes longer makes it fail.
-const admitTimeout = 10 * time.Second
-
 // DispatchConfig says which datagrams are knocks.
 type DispatchConfig struct {
 	// Methods are those that are accepted: of DatagramMethods, and from passive
@@ -243,9 +239,9 @@ func (d *Dispatcher) methodOf(b []byte) knockcore.Method {
 
 // admit asks the gatekeeper about a verified knock; it tells the observer.
 func (d *Dispatcher) admit(ctx context.Context, k knockcore.Knock) error {
-	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
-	defer cancel()
-	_, err := d.gate.Admit(ctx, k)
+	wait := newPatience(ctx)
+	defer wait.end()
+	_, err := d.gate.Admit(wait, k)
 	return err
 }
 

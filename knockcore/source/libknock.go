@@ -86,10 +86,10 @@ func (d *Dispatcher) libknock(ctx context.Context, p *Packet, method knockcore.M
 
 // spend spends the nonce of a part.
 func (d *Dispatcher) spend(ctx context.Context, k knockcore.Knock) error {
-	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
-	defer cancel()
+	wait := newPatience(ctx)
+	defer wait.end()
 	n := knockcore.Nonce{Key: k.Replay, Client: k.Client.ID, Time: k.Time}
-	return d.gate.State().Store.Spend(ctx, n, d.gate.Now(), cmp.Or(k.Window, d.gate.Window()))
+	return d.gate.State().Store.Spend(wait, n, d.gate.Now(), cmp.Or(k.Window, d.gate.Window()))
 }
 
 // named makes a refusal of err that names the client.

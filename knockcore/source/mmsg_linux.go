@@ -5,8 +5,10 @@ package source
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -63,33 +65,62 @@ type mmsghdr struct {
 	len uint32 // with padding as C's
 }
 
-// rawBatch reads many packets with one system call, into memory of its own.
-type rawBatch struct {
-	socket *rawSocket
-	msgs   []mmsghdr
-	iovs   []unix.Iovec
-	bufs   [][]byte
+// mmsg reads many packets with one system call, into memory of its own.
+type mmsg struct {
+	conn  syscall.RawConn
+	hdrs  []mmsghdr
+	iovs  []unix.Iovec
+	bufs  [][]byte
+	froms []unix.RawSockaddrInet6 // as long as any address that is asked for
+	oobs  [][]byte
 }
 
-func newRawBatch(s *rawSocket, count, size int) *rawBatch {
-	b := &rawBatch{socket: s, msgs: make([]mmsghdr, count), iovs: make([]unix.Iovec, count), bufs: make([][]byte, count)}
-	memory := make([]byte, count*size)
-	for i := range b.msgs {
-		b.bufs[i] = memory[i*size : (i+1)*size : (i+1)*size]
-		b.iovs[i].Base = &b.bufs[i][0]
-		b.iovs[i].SetLen(size)
-		b.msgs[i].hdr.Iov = &b.iovs[i]
-		b.msgs[i].hdr.SetIovlen(1)
+// newMmsg makes room for count packets of size bytes. If oob is not 0, it is how
+// much there is for what the kernel tells about each, and senders are told, too.
+func newMmsg(conn syscall.RawConn, count, size, oob int) *mmsg {
+	m := &mmsg{
+		conn: conn, hdrs: make([]mmsghdr, count), iovs: make([]unix.Iovec, count), bufs: make([][]byte, count),
+		froms: make([]unix.RawSockaddrInet6, count), oobs: make([][]byte, count),
 	}
-	return b
+	memory := make([]byte, count*(size+oob))
+	take := func(n int) []byte {
+		b := memory[:n:n]
+		memory = memory[n:]
+		return b
+	}
+	for i := range m.hdrs {
+		m.bufs[i] = take(size)
+		m.iovs[i].Base = &m.bufs[i][0]
+		m.iovs[i].SetLen(size)
+		hdr := &m.hdrs[i].hdr
+		hdr.Iov = &m.iovs[i]
+		hdr.SetIovlen(1)
+		if oob > 0 {
+			m.oobs[i] = take(oob)
+			hdr.Name = (*byte)(unsafe.Pointer(&m.froms[i]))
+			hdr.Control = &m.oobs[i][0]
+		}
+	}
+	m.reset(count)
+	return m
 }
 
-// read waits for packets unless wait is false, and tells how many there are; msg
-// gives them.
-func (b *rawBatch) read(wait bool) (n int, err error) {
-	readErr := b.socket.conn.Read(func(fd uintptr) bool {
+// reset gives the kernel back the room for what it tells about the first n packets.
+func (m *mmsg) reset(n int) {
+	for i := range m.hdrs[:n] {
+		if len(m.oobs[i]) > 0 {
+			m.hdrs[i].hdr.Namelen = unix.SizeofSockaddrInet6
+			m.hdrs[i].hdr.SetControllen(len(m.oobs[i]))
+		}
+	}
+}
+
+// read waits for packets unless wait is false, and tells how many there are; msg,
+// from and oob give them.
+func (m *mmsg) read(wait bool) (n int, err error) {
+	readErr := m.conn.Read(func(fd uintptr) bool {
 		for {
-			r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.msgs[0])), uintptr(len(b.msgs)), unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+			r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&m.hdrs[0])), uintptr(len(m.hdrs)), unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
 			switch errno {
 			case 0:
 				n, err = int(r), nil
@@ -111,9 +142,36 @@ func (b *rawBatch) read(wait bool) (n int, err error) {
 }
 
 // msg is what there is of packet i, and how long it was.
-func (b *rawBatch) msg(i int) (data []byte, full int) {
-	full = int(b.msgs[i].len)
-	return b.bufs[i][:min(full, len(b.bufs[i]))], full
+func (m *mmsg) msg(i int) (data []byte, full int) {
+	full = int(m.hdrs[i].len)
+	return m.bufs[i][:min(full, len(m.bufs[i]))], full
+}
+
+// oob is what the kernel tells about packet i.
+func (m *mmsg) oob(i int) []byte { return m.oobs[i][:m.hdrs[i].hdr.Controllen] }
+
+// from is the sender of packet i, the zero AddrPort if it is not known.
+func (m *mmsg) from(i int) netip.AddrPort {
+	addr := &m.froms[i]
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&addr.Port))[:])
+	switch addr.Family {
+	case unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(addr)).Addr), port)
+	case unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16(addr.Addr).Unmap(), port)
+	default:
+		return netip.AddrPort{}
+	}
+}
+
+// rawBatch reads many packets of a raw socket with one system call.
+type rawBatch struct {
+	socket *rawSocket
+	*mmsg
+}
+
+func newRawBatch(s *rawSocket, count, size int) *rawBatch {
+	return &rawBatch{socket: s, mmsg: newMmsg(s.conn, count, size, 0)}
 }
 
 // serve calls deliver for all packets until ctx is done, then for those that are

@@ -111,7 +111,10 @@ const drainLimit = 1 << 16
 func (u *UDP) Serve(ctx context.Context, sink Sink) error {
 	stop := context.AfterFunc(ctx, func() { _ = u.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	r := newReader(u)
+	r, err := newReader(u)
+	if err != nil {
+		return err
+	}
 	pause := time.Duration(0)
 	for {
 		n, err := r.read()

@@ -9,8 +9,6 @@ import (
 	"net/netip"
 	"time"
 
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,42 +21,28 @@ const oobSize = 96
 // reader reads packets in batches, into memory of its own.
 type reader struct {
 	u     *UDP
-	conn  batchReader
-	batch []ipv4.Message
+	batch *mmsg
 	p     Packet
 	lost  uint32 // the kernel's counter, as it was last
 }
 
-// batchReader is implemented by the connections of both families.
-type batchReader interface {
-	ReadBatch(batch []ipv4.Message, flags int) (int, error)
-}
-
-func newReader(u *UDP) *reader {
-	r := &reader{u: u, batch: make([]ipv4.Message, batchSize)}
-	if u.local.Addr().Is4() {
-		r.conn = ipv4.NewPacketConn(u.conn)
-	} else {
-		r.conn = ipv6.NewPacketConn(u.conn)
+func newReader(u *UDP) (*reader, error) {
+	conn, err := u.conn.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
-	for i := range r.batch {
-		r.batch[i].Buffers = [][]byte{make([]byte, MaxPayload+1)}
-		r.batch[i].OOB = make([]byte, oobSize)
-	}
-	if c, err := u.conn.SyscallConn(); err == nil {
-		_ = c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1) })
-	}
-	return r
+	_ = conn.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1) })
+	return &reader{u: u, batch: newMmsg(conn, batchSize, MaxPayload+1, oobSize)}, nil
 }
 
 // read waits for packets.
-func (r *reader) read() (int, error) { return r.conn.ReadBatch(r.batch, 0) }
+func (r *reader) read() (int, error) { return r.batch.read(true) }
 
 // drain reads what is there without waiting for more.
 func (r *reader) drain(sink Sink) {
 	_ = r.u.conn.SetReadDeadline(time.Time{})
 	for left := drainLimit; left > 0; {
-		n, _ := r.conn.ReadBatch(r.batch, unix.MSG_DONTWAIT)
+		n, _ := r.batch.read(false)
 		if n <= 0 {
 			return
 		}
@@ -69,17 +53,14 @@ func (r *reader) drain(sink Sink) {
 
 func (r *reader) deliver(n int, sink Sink) {
 	now := time.Now()
-	for i := range r.batch[:n] {
-		m := &r.batch[i]
-		from, ok := m.Addr.(*net.UDPAddr)
-		if !ok {
-			continue
+	for i := range n {
+		if from := r.batch.from(i); from.IsValid() {
+			data, _ := r.batch.msg(i)
+			r.u.packet(&r.p, now, from, r.control(r.batch.oob(i)), data)
+			sink(&r.p)
 		}
-		to := r.control(m.OOB[:m.NN])
-		source := from.AddrPort()
-		r.u.packet(&r.p, now, netip.AddrPortFrom(source.Addr().Unmap(), source.Port()), to, m.Buffers[0][:m.N])
-		sink(&r.p)
 	}
+	r.batch.reset(n)
 }
 
 // control reads what the kernel tells about a packet.

@@ -130,7 +130,10 @@ func TestPortIsNotShared(t *testing.T) {
 // TestKernelDropsAreCounted fills the socket's buffer before anybody reads.
 func TestKernelDropsAreCounted(t *testing.T) {
 	u := listen(t, "127.0.0.1:0")
-	r := newReader(u) // counting begins
+	r, err := newReader(u) // counting begins
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := u.conn.SetReadBuffer(1); err != nil {
 		t.Fatal(err)
 	}

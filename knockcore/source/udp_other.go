@@ -28,8 +28,8 @@ type reader struct {
 	n    int
 }
 
-func newReader(u *UDP) *reader {
-	return &reader{u: u, buf: make([]byte, MaxPayload+1), oob: make([]byte, 128)}
+func newReader(u *UDP) (*reader, error) {
+	return &reader{u: u, buf: make([]byte, MaxPayload+1), oob: make([]byte, 128)}, nil
 }
 
 // read waits for a packet.
