@@ -54,8 +54,9 @@ func (s *IPSet) convert() error {
 // KnockFirewall implements knockapp.FirewallConverter.
 func (s *IPSet) KnockFirewall() knockapp.FirewallPlan {
 	plan := knockapp.FirewallPlan{
-		Key:       "ipset " + s.sets.Identity(),
-		OnExit:    s.exit,
+		Key:    "ipset " + s.sets.Identity(),
+		OnExit: s.exit,
+		At:     s.At, Services: s.config.Reject,
 		Open:      func() (knockcore.Firewall, error) { return ipset.New(s.sets) },
 		Configure: func(fw knockcore.Firewall) error { return fw.(*ipset.Engine).Configure(s.sets) },
 		Warnings:  func(fw knockcore.Firewall) []string { return fw.(*ipset.Engine).Warnings() },
@@ -81,6 +82,7 @@ func (s *IPSet) KnockFirewall() knockapp.FirewallPlan {
 //	}
 func (s *IPSet) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
+	s.At = knockapp.Place(d)
 	if d.CountRemainingArgs() > 0 {
 		return d.Errf("firewall ipset takes no argument; open a block after it")
 	}

@@ -57,6 +57,10 @@ type IPTables struct {
 	// services. Default: close.
 	OnExit string `json:"on_exit,omitempty"`
 
+	// At is where the firewall stands in the Caddyfile, as `file:line`. The Caddyfile
+	// adapter sets it; it only appears in error messages.
+	At string `json:"at,omitempty"`
+
 	config iptables.Config
 	exit   knockcore.ExitMode
 }
@@ -93,8 +97,9 @@ func (t *IPTables) convert() (err error) {
 // KnockFirewall implements knockapp.FirewallConverter.
 func (t *IPTables) KnockFirewall() knockapp.FirewallPlan {
 	return knockapp.FirewallPlan{
-		Key:       "iptables " + t.config.Identity(),
-		OnExit:    t.exit,
+		Key:    "iptables " + t.config.Identity(),
+		OnExit: t.exit,
+		At:     t.At, Services: t.config.Reject,
 		Open:      func() (knockcore.Firewall, error) { return iptables.New(t.config) },
 		Configure: func(fw knockcore.Firewall) error { return fw.(*iptables.Engine).Configure(t.config) },
 		Warnings:  func(fw knockcore.Firewall) []string { return fw.(*iptables.Engine).Warnings() },
@@ -139,6 +144,7 @@ func (t *IPTables) option(name string, opts *knockapp.Options) error {
 //	}
 func (t *IPTables) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
+	t.At = knockapp.Place(d)
 	if d.CountRemainingArgs() > 0 {
 		return d.Errf("firewall iptables takes no argument; open a block after it")
 	}

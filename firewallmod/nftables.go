@@ -61,6 +61,10 @@ type NFTables struct {
 	// false.
 	Protect bool `json:"protect,omitempty"`
 
+	// At is where the firewall stands in the Caddyfile, as `file:line`. The Caddyfile
+	// adapter sets it; it only appears in error messages.
+	At string `json:"at,omitempty"`
+
 	config nft.Config
 	exit   knockcore.ExitMode
 }
@@ -121,7 +125,8 @@ func (n *NFTables) KnockFirewall() knockapp.FirewallPlan {
 	plan := knockapp.FirewallPlan{
 		Key:    key,
 		OnExit: n.exit,
-		Open:   func() (knockcore.Firewall, error) { return nft.New(n.config) },
+		At:     n.At, Services: n.config.Reject,
+		Open: func() (knockcore.Firewall, error) { return nft.New(n.config) },
 		Configure: func(fw knockcore.Firewall) error {
 			return fw.(*nft.Engine).Configure(n.config)
 		},
@@ -157,6 +162,7 @@ func (n *NFTables) KnockFirewall() knockapp.FirewallPlan {
 //	}
 func (n *NFTables) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
+	n.At = knockapp.Place(d)
 	if d.CountRemainingArgs() > 0 {
 		return d.Errf("firewall nftables takes no argument; open a block after it")
 	}

@@ -152,6 +152,7 @@ func (h *Handler) set(ctx caddy.Context) (err error) {
 			zap.String("server", server.Name()))
 	}
 	if h.Page != nil {
+		h.app.Guards(knockapp.Invites)
 		if err = h.Page.provision(h.app); err != nil {
 			return err
 		}

@@ -130,7 +130,7 @@ func (d *Door) UnmarshalCaddyfile(c *caddyfile.Dispenser) error {
 		return err
 	}
 	if _, err := knockapp.ParsePrefixes(d.Allow); err != nil {
-		return c.WrapErr(err)
+		return knockapp.Placed(d.At, err)
 	}
 	return nil
 }

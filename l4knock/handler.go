@@ -103,6 +103,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	if h.AdmitRaw == nil {
+		if !h.app.Guarded(knockapp.ChoosesRoute) { // a route's matchers are provisioned before its handlers
+			h.logger.Warn("knock has no `admit`: who is admitted goes to the next handler, and everybody else is closed without a cover; put the way to the service into `admit`, such as `admit { knock_relay 127.0.0.1:22 }`, and the cover behind",
+				zap.String("at", h.At))
+		}
 		return nil
 	}
 	mods, err := ctx.LoadModule(h, "AdmitRaw")

@@ -50,6 +50,7 @@ func (m *Matcher) Provision(ctx caddy.Context) error {
 	if err := m.provision(ctx); err != nil {
 		return knockapp.Placed(m.At, err)
 	}
+	m.app.Guards(knockapp.ChoosesRoute)
 	return knockapp.Placed(m.At, m.app.CheckNames(m.Services, m.Clients))
 }
 

@@ -116,7 +116,7 @@ func parseUpstream(text string) (relay.Upstream, error) {
 	case addr.Network != "tcp" && addr.Network != "tcp4" && addr.Network != "tcp6":
 		return relay.Upstream{}, fmt.Errorf("upstream %q: network %s can't be relayed to", text, addr.Network)
 	case addr.PortRangeSize() != 1 || addr.StartPort == 0:
-		return relay.Upstream{}, fmt.Errorf("upstream %q needs one port", text)
+		return relay.Upstream{}, fmt.Errorf("upstream %q needs one port, such as 127.0.0.1:8080", text)
 	}
 	return relay.Upstream{Network: addr.Network, Address: addr.JoinHostPort(0)}, nil
 }

@@ -97,6 +97,10 @@ type App struct {
 	// Firewalls open windows for grants, by name; services name the one they use.
 	FirewallsRaw caddy.ModuleMap `json:"firewalls,omitempty" caddy:"namespace=knock.firewalls"`
 
+	// At is where the block stands in the Caddyfile, as `file:line`; of several, the
+	// first. The Caddyfile adapter sets it; it only appears in error messages.
+	At string `json:"at,omitempty"`
+
 	places map[string]string // of clients in the Caddyfile, by ID
 
 	logger  *zap.Logger
@@ -184,11 +188,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.ClientsFile != "" {
 		a.file = &clientsFile{path: a.ClientsFile}
 		if content, _, err = a.file.read(a.InsecureFileMode); err != nil {
-			return fmt.Errorf("clients_file: %w", err)
+			return Placed(a.At, fmt.Errorf("clients_file: %w", err))
 		}
 	}
 	if err := a.openDevices(); err != nil {
-		return err
+		return Placed(a.At, err)
 	}
 	a.devices.content = content
 	if cfg.Keyring, err = a.keyring(content); err != nil {

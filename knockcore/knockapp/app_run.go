@@ -51,6 +51,7 @@ func (a *App) Start() (err error) {
 		return err
 	}
 	a.warnUnguarded()
+	a.warnHelpless()
 	a.gate = gate
 	gate.Activate(ctx)
 	close(a.started)

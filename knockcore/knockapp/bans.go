@@ -71,6 +71,7 @@ func (a *App) unmarshalBans(outer *Options, d *caddyfile.Dispenser) error {
 		return err
 	}
 	a.Bans = new(Bans)
+	place := Place(d)
 	if args := d.RemainingArgs(); len(args) > 0 {
 		if len(args) > 1 || args[0] != "off" {
 			return d.Errf("bans takes `off` or a block")
@@ -99,6 +100,8 @@ func (a *App) unmarshalBans(outer *Options, d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	_, err := a.Bans.convert()
-	return wrapErr(d, err)
+	if _, err := a.Bans.convert(); err != nil {
+		return Placed(place, err)
+	}
+	return nil
 }

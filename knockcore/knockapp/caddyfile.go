@@ -5,6 +5,8 @@ package knockapp
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -71,6 +73,9 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
+	if a.At == "" {
+		a.At = Place(d)
+	}
 	if d.CountRemainingArgs() > 0 {
 		return d.Errf("knock takes no argument; open a block after it")
 	}
@@ -301,7 +306,7 @@ func (a *App) unmarshalService(d *caddyfile.Dispenser) error {
 		}
 	}
 	if _, err := s.convert(); err != nil {
-		return d.WrapErr(err)
+		return Placed(s.At, err)
 	}
 	a.Services = append(a.Services, s)
 	return nil
@@ -331,19 +336,19 @@ func (a *App) unmarshalStore(opts *Options, d *caddyfile.Dispenser) error {
 	if err := opts.Once(); err != nil {
 		return err
 	}
-	raw, _, err := guestModule(d, "knock.stores.", "store")
+	raw, _, err := guestModule(d, "knock.stores", "store")
 	a.StoreRaw = raw
 	return err
 }
 
 func (a *App) unmarshalSource(d *caddyfile.Dispenser) error {
-	raw, _, err := guestModule(d, "knock.sources.", "source")
+	raw, _, err := guestModule(d, "knock.sources", "source")
 	a.SourcesRaw = append(a.SourcesRaw, raw)
 	return err
 }
 
 func (a *App) unmarshalFirewall(d *caddyfile.Dispenser) error {
-	raw, name, err := guestModule(d, "knock.firewalls.", "")
+	raw, name, err := guestModule(d, "knock.firewalls", "")
 	if err != nil {
 		return err
 	}
@@ -361,11 +366,19 @@ func (a *App) unmarshalFirewall(d *caddyfile.Dispenser) error {
 // module.
 func guestModule(d *caddyfile.Dispenser, namespace, inlineKey string) (json.RawMessage, string, error) {
 	option := d.Val()
+	kind := strings.TrimSuffix(strings.TrimPrefix(namespace, "knock."), "s")
+	var known []string
+	for _, mod := range caddy.GetModules(namespace) {
+		known = append(known, mod.ID.Name())
+	}
 	if !d.NextArg() {
-		return nil, "", d.Errf("option %s takes the name of a module of %s*", option, namespace)
+		return nil, "", d.Errf("option %s takes the name of a %s; expect %s", option, kind, strings.Join(known, ", "))
 	}
 	name := d.Val()
-	mod, err := caddyfile.UnmarshalModule(d, namespace+name)
+	if !slices.Contains(known, name) {
+		return nil, "", d.Errf("there is no %s %q in this Caddy; expect %s", kind, name, strings.Join(known, ", "))
+	}
+	mod, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
 	if err != nil {
 		return nil, "", err
 	}

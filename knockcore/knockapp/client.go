@@ -190,7 +190,7 @@ func ParsePrefixes(list []string) ([]netip.Prefix, error) {
 		}
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return nil, fmt.Errorf("%q is neither an address nor a prefix such as 203.0.113.0/24", s)
+			return nil, fmt.Errorf("%q is neither an address, nor a prefix such as 203.0.113.0/24, nor private_ranges", s)
 		}
 		if p != p.Masked() {
 			return nil, fmt.Errorf("%q has bits behind the prefix; did you mean %v?", s, p.Masked())

@@ -72,7 +72,7 @@ func TestConfigErrors(t *testing.T) {
 		"bad prefix":           {"client a {\n from 203.0.113.7/24\n}", "Caddyfile:5: did you mean 203.0.113.0/24?"},
 		"bad date":             {"client a {\n expires soon\n}", "Caddyfile:5: 2027-01-31"},
 		"all and more":         {"client a {\n services all web\n}", "Caddyfile:5: stands alone"},
-		"unknown store":        {"store carrier-pigeon", "Caddyfile:4: knock.stores.carrier-pigeon"},
+		"unknown store":        {"store carrier-pigeon", "Caddyfile:4: no store \"carrier-pigeon\" in this Caddy; expect file, memory, redis, storage"},
 		"unknown firewall":     {"service s tcp/1 {\n firewall none\n}", "Caddyfile:4: configure it with `firewall none`"},
 		"client with no value": {"client", "Caddyfile:4: one argument"},
 	} {

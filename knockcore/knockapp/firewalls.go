@@ -34,6 +34,10 @@ type FirewallPlan struct {
 	Configure func(knockcore.Firewall) error
 	// OnExit is what is left behind when the last configuration ends.
 	OnExit knockcore.ExitMode
+	// Services are those that the options name: each must be one of the firewall's.
+	Services []string
+	// At is where the firewall stands in the Caddyfile, for messages.
+	At string
 	// Warnings, if set, tells after Setup what an operator should know.
 	Warnings func(knockcore.Firewall) []string
 	// Counts, if set, reads the packet counters, by service.
@@ -159,6 +163,13 @@ func (a *App) loadFirewalls(ctx caddy.Context, services []*knockcore.Service) er
 	for i, s := range services {
 		if _, ok := a.plans[s.Firewall]; s.Firewall != "" && !ok {
 			return Placed(a.Services[i].At, fmt.Errorf("service %s: there is no firewall %q; configure it with `firewall %s`", s.Name, s.Firewall, s.Firewall))
+		}
+	}
+	for name, plan := range a.plans {
+		for _, service := range plan.Services {
+			if !slices.ContainsFunc(services, func(s *knockcore.Service) bool { return s.Name == service && s.Firewall == name }) {
+				return Placed(plan.At, fmt.Errorf("firewall %s: %q is none of its services; write `firewall %s` into `service %s`", name, service, name, service))
+			}
 		}
 	}
 	return nil

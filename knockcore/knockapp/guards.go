@@ -22,6 +22,10 @@ const (
 	GuardFrame Guard = 1 << iota
 	// GuardAddress asks for a grant of the address.
 	GuardAddress
+	// ChoosesRoute looks at frames and keeps nobody away.
+	ChoosesRoute
+	// Invites gives clients keys by invitation.
+	Invites
 )
 
 // guards are the ways in which modules guard services, by name; "" stands for
@@ -44,11 +48,43 @@ func (a *App) Guards(how Guard, services ...string) {
 	}
 }
 
+// Guarded reports whether a module that was provisioned before does that.
+func (a *App) Guarded(how Guard) bool {
+	for _, all := range a.guards {
+		if all&how != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// warnHelpless tells of clients that can't knock, or for nothing.
+func (a *App) warnHelpless() {
+	var keyless, idle []string
+	for _, c := range a.config.Keyring.Clients() {
+		hasKey := len(c.Secrets)+len(c.Pyknock)+len(c.Fwknop)+len(c.APIKeyHashes) > 0 || a.Guarded(Invites) ||
+			slices.ContainsFunc(a.Doors, func(d *Door) bool { return d.Client == c.ID })
+		if !hasKey {
+			keyless = append(keyless, c.ID)
+		}
+		if len(c.Services) == 0 && !c.AllServices {
+			idle = append(idle, c.ID)
+		}
+	}
+	tell := func(what string, clients []string) {
+		if n := len(clients); n > 0 {
+			a.logger.Warn(what, zap.Strings("clients", clients[:min(n, 10)]), zap.Int("count", n))
+		}
+	}
+	tell("nobody can knock as these clients: they have no secret or other key, no door is theirs, and no page invites; add `secret`, made by `caddy-knock keygen`", keyless)
+	tell("these clients may reach nothing; add `services NAME`, or `services all`", idle)
+}
+
 // warnUnguarded tells of services that are not closed, or that nobody can reach.
 // All modules have been provisioned when the app starts.
 func (a *App) warnUnguarded() {
 	for _, s := range a.config.Services {
-		how := a.guards.of(s.Name)
+		how := a.guards.of(s.Name) & (GuardFrame | GuardAddress)
 		switch {
 		case s.Door: // it has no ports
 		case s.RequireSession && how&GuardFrame == 0:

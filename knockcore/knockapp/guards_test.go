@@ -97,3 +97,50 @@ func TestUnguarded(t *testing.T) {
 		})
 	}
 }
+
+// TestHelpless: clients that can't knock, or for nothing, and a `knock` that leads
+// nowhere are warned about, and nothing else.
+func TestHelpless(t *testing.T) {
+	const (
+		keyless = "nobody can knock as these clients"
+		idle    = "these clients may reach nothing"
+		nowhere = "knock has no `admit`"
+		secret  = "secret \"a secret of alice for this test\"\n"
+		layer4  = "layer4 {\n127.0.0.1:%d {\n%s\n}\n}\n"
+	)
+	for name, c := range map[string]struct {
+		client, config string
+		want           []string
+	}{
+		"as it should be":      {secret + "services s", "", nil},
+		"nothing":              {"", "", []string{keyless, idle}},
+		"no key":               {"services s", "", []string{keyless}},
+		"no service":           {secret, "", []string{idle}},
+		"all services":         {secret + "services all", "", nil},
+		"an API key":           {"api_key 0123456789abcdef01\nservices s", "", nil},
+		"a fwknop pair":        {"fwknop \"an encryption key\" \"and an HMAC key too\"\nservices s", "", nil},
+		"invited":              {"services s", site(t, "knock s {\npage\n}"), nil},
+		"a page of none":       {"services s", site(t, "knock s"), []string{keyless}},
+		"admit":                {secret + "services s", fmt.Sprintf(layer4, apptest.FreePort(t), "route {\nknock {\nadmit {\necho\n}\n}\n}"), nil},
+		"no admit":             {secret + "services s", fmt.Sprintf(layer4, apptest.FreePort(t), "route {\nknock\necho\n}"), []string{nowhere}},
+		"no admit, as matched": {secret + "services s", fmt.Sprintf(layer4, apptest.FreePort(t), "@frame knock\nroute @frame {\nknock\necho\n}"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			options, sites, _ := strings.Cut(c.config, "---")
+			log := filepath.Join(t.TempDir(), "log")
+			apptest.Load(t, "{\nadmin off\nlog {\noutput file "+log+"\n}\n"+options+"knock {\nclient alice {\n"+c.client+"\n}\nservice s tcp/1\nstore memory\n}\n}\n"+sites)
+			if err := caddy.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, warning := range []string{keyless, idle, nowhere} {
+				if got, want := strings.Count(string(text), warning), strings.Count(strings.Join(c.want, "\n"), warning); got != want {
+					t.Errorf("%d times %q, not %d:\n%s", got, warning, want, text)
+				}
+			}
+		})
+	}
+}

@@ -120,6 +120,7 @@ func logHealed(h nft.Heal) {
 //	workers          <count>
 func (n *NFLogSource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the source's name
+	n.At = Place(d)
 	if d.CountRemainingArgs() > 0 {
 		return d.Errf("source nflog takes no argument; open a block after it")
 	}
@@ -150,8 +151,10 @@ func (n *NFLogSource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	_, err := n.KnockSource()
-	return wrapErr(d, err)
+	if _, err := n.KnockSource(); err != nil {
+		return Placed(n.At, err)
+	}
+	return nil
 }
 
 func (n *NFLogSource) unmarshalGroup(opts *Options, d *caddyfile.Dispenser) error {

@@ -52,6 +52,7 @@ func (p *PacketSource) KnockSource() (*SourceConfig, error) {
 // that NFLogSource.UnmarshalCaddyfile lists for both.
 func (p *PacketSource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the source's name
+	p.At = Place(d)
 	if d.CountRemainingArgs() > 0 {
 		return d.Errf("source packet takes no argument; open a block after it")
 	}
@@ -65,8 +66,10 @@ func (p *PacketSource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return opts.Unknown(passiveOptionNames...)
 		}
 	}
-	_, err := p.KnockSource()
-	return wrapErr(d, err)
+	if _, err := p.KnockSource(); err != nil {
+		return Placed(p.At, err)
+	}
+	return nil
 }
 
 // Interface guards

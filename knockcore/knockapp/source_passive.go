@@ -80,7 +80,13 @@ type PassiveOptions struct {
 	// Workers is how many packets are looked at at the same time. Default: the number
 	// of processors, at least 4.
 	Workers int `json:"workers,omitempty"`
+
+	// At is where the source stands in the Caddyfile, as `file:line`. The Caddyfile
+	// adapter sets it; it only appears in error messages.
+	At string `json:"at,omitempty"`
 }
+
+func (o *PassiveOptions) place() string { return o.At }
 
 var (
 	// passiveDatagrams are the methods that need a UDP port to watch.

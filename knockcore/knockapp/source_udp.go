@@ -65,7 +65,13 @@ type UDPSource struct {
 	// Workers is how many datagrams are looked at at the same time. Default: the
 	// number of processors, at least 4.
 	Workers int `json:"workers,omitempty"`
+
+	// At is where the source stands in the Caddyfile, as `file:line`. The Caddyfile
+	// adapter sets it; it only appears in error messages.
+	At string `json:"at,omitempty"`
 }
+
+func (u *UDPSource) place() string { return u.At }
 
 // defaultUDP is where knocks are expected if nothing is said: fwknop's port.
 const defaultUDP = ":62201"
@@ -162,6 +168,7 @@ func parseListen(text string) ([]netip.AddrPort, error) {
 //	}
 func (u *UDPSource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the source's name
+	u.At = Place(d)
 	u.Listen = d.RemainingArgs()
 	for _, text := range u.Listen {
 		if isLiteral(text) {

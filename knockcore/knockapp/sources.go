@@ -83,28 +83,39 @@ func (a *App) loadSources(ctx caddy.Context, cfg *knockcore.Config) error {
 		if !ok {
 			return fmt.Errorf("module %T is not a source", mod)
 		}
-		s, err := converter.KnockSource()
+		s, err := a.loadSource(converter, cfg)
 		if err != nil {
+			if placed, ok := mod.(interface{ place() string }); ok {
+				return Placed(placed.place(), err)
+			}
 			return err
-		}
-		if err := s.narrow(cfg); err != nil {
-			return fmt.Errorf("source %s: %w", s.label(), err)
-		}
-		if s.Passive {
-			if err := s.watch(a, cfg.Services); err != nil {
-				return fmt.Errorf("source %s: %w", s.label(), err)
-			}
-		}
-		for i := range s.Inputs {
-			before := *s
-			before.Inputs = s.Inputs[:i]
-			if other := s.inTheWay(&s.Inputs[i], slices.Concat(a.sources, []*SourceConfig{&before})); other != nil {
-				return fmt.Errorf("source %s would get the packets of source %s: give each address to one source, with all its methods", s.Inputs[i].Label, other.Label)
-			}
 		}
 		a.sources = append(a.sources, s)
 	}
 	return nil
+}
+
+func (a *App) loadSource(converter SourceConverter, cfg *knockcore.Config) (*SourceConfig, error) {
+	s, err := converter.KnockSource()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.narrow(cfg); err != nil {
+		return nil, fmt.Errorf("source %s: %w", s.label(), err)
+	}
+	if s.Passive {
+		if err := s.watch(a, cfg.Services); err != nil {
+			return nil, fmt.Errorf("source %s: %w", s.label(), err)
+		}
+	}
+	for i := range s.Inputs {
+		before := *s
+		before.Inputs = s.Inputs[:i]
+		if other := s.inTheWay(&s.Inputs[i], slices.Concat(a.sources, []*SourceConfig{&before})); other != nil {
+			return nil, fmt.Errorf("source %s would get the packets of source %s: give each address to one source, with all its methods", s.Inputs[i].Label, other.Label)
+		}
+	}
+	return s, nil
 }
 
 // narrow settles which methods are accepted and checks the rest.
@@ -120,10 +131,10 @@ func (s *SourceConfig) narrow(cfg *knockcore.Config) error {
 		}
 	}
 	if wrong := s.Dispatch.Methods &^ s.Methods; wrong != 0 {
-		return fmt.Errorf("method %v does not arrive here; expect %v", wrong.Methods()[0], s.Methods.Methods())
+		return fmt.Errorf("method %v does not arrive here; expect %s", wrong.Methods()[0], methodList(s.Methods))
 	}
 	if off := s.Dispatch.Methods &^ enabled; off != 0 {
-		return fmt.Errorf("method %v is not among the methods that are enabled", off.Methods()[0])
+		return fmt.Errorf("method %v is not among the methods that are enabled; expect %s", off.Methods()[0], methodList(s.Methods&enabled))
 	}
 	if _, err := wire.NewUDPSequences(s.Sequence); err != nil {
 		return err

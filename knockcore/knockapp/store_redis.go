@@ -87,6 +87,10 @@ type RedisStore struct {
 	// InsecureFileMode accepts password files that others may read. Default: false.
 	InsecureFileMode bool `json:"insecure_file_mode,omitempty"`
 
+	// At is where the store stands in the Caddyfile, as `file:line`. The Caddyfile
+	// adapter sets it; it only appears in error messages.
+	At string `json:"at,omitempty"`
+
 	password, sentinelPassword knockcore.Secret
 	tls                        *tls.Config
 }
@@ -126,6 +130,13 @@ func (*RedisStore) CaddyModule() caddy.ModuleInfo {
 
 // Provision checks the options and reads secrets.
 func (r *RedisStore) Provision(caddy.Context) error {
+	if err := r.provision(); err != nil {
+		return Placed(r.At, err)
+	}
+	return nil
+}
+
+func (r *RedisStore) provision() error {
 	repl := caddy.NewReplacer()
 	plain := func(what string, text *string) (err error) {
 		if *text, err = repl.ReplaceOrErr(*text, true, true); err != nil {

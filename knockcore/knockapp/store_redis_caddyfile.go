@@ -36,6 +36,7 @@ import (
 //	}
 func (r *RedisStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the store's name
+	r.At = Place(d)
 	if r.Addresses = d.RemainingArgs(); len(r.Addresses) == 0 {
 		return d.Errf("store redis needs the server's address, as in `store redis 10.0.0.5:6379`")
 	}

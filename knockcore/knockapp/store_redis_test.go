@@ -50,7 +50,7 @@ func TestRedisConfigErrors(t *testing.T) {
 		"password file":   {"store redis x {\n password {file." + readable + "}\n}", ": chmod 600"},
 		"braces":          {"store redis x {\n prefix a{b\n}", ": braces"},
 		"storage alone":   {"store storage", "Caddyfile:4: name a store for spent nonces"},
-		"storage replays": {"store storage {\n replay storage {\n  replay memory\n }\n}", ": cannot remember spent nonces; expect file, memory or redis"},
+		"storage replays": {"store storage {\n replay storage {\n  replay memory\n }\n}", ": can't remember spent nonces; expect file, memory or redis"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := apptest.TryLoad(t, "{\n\tadmin off\n\tknock {\n"+c.lines+"\n\t}\n}\n")
@@ -107,7 +107,7 @@ func TestRedisCaddyfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want map[string]any
-	_ = json.Unmarshal([]byte(`{"store": "redis", "addresses": ["10.0.0.5", "10.0.0.6:26380"], "username": "fleet",
+	_ = json.Unmarshal([]byte(`{"store": "redis", "at": "Caddyfile:3", "addresses": ["10.0.0.5", "10.0.0.6:26380"], "username": "fleet",
 		"password": "{env.REDIS_PASSWORD}", "database": 2, "prefix": "east", "node": "one", "timeout": 250000000,
 		"sentinel": {"master": "main", "username": "watcher", "password": "{env.SENTINEL_PASSWORD}"},
 		"tls": {"ca": "/etc/redis/ca.pem", "certificate": "/etc/redis/node.pem", "key": "/etc/redis/node.key", "server_name": "redis.internal"},

@@ -30,6 +30,10 @@ type StorageStore struct {
 	// Replay is the store that remembers spent nonces. Required.
 	ReplayRaw json.RawMessage `json:"replay,omitempty" caddy:"namespace=knock.stores inline_key=store"`
 
+	// At is where the store stands in the Caddyfile, as `file:line`. The Caddyfile
+	// adapter sets it; it only appears in error messages.
+	At string `json:"at,omitempty"`
+
 	replay  StoreConverter
 	storage certmagic.Storage
 }
@@ -50,7 +54,7 @@ func (s *StorageStore) Provision(ctx caddy.Context) error {
 	}
 	replay, ok := mod.(StoreConverter)
 	if _, again := mod.(*StorageStore); !ok || again {
-		return fmt.Errorf("module %T cannot remember spent nonces; expect file, memory or redis", mod)
+		return Placed(s.At, fmt.Errorf("store storage: replay names a store that can't remember spent nonces; expect file, memory or redis"))
 	}
 	s.replay, s.storage = replay, ctx.Storage()
 	return nil
@@ -207,6 +211,7 @@ func (s *storageStore) Nonces() int {
 //	}
 func (s *StorageStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the store's name
+	s.At = Place(d)
 	if d.CountRemainingArgs() > 0 {
 		return d.Errf("store storage takes no argument")
 	}
@@ -219,7 +224,7 @@ func (s *StorageStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 		var err error
-		if s.ReplayRaw, _, err = guestModule(d, "knock.stores.", "store"); err != nil {
+		if s.ReplayRaw, _, err = guestModule(d, "knock.stores", "store"); err != nil {
 			return err
 		}
 	}

@@ -80,6 +80,8 @@ func (c *DispatchConfig) Validate(services []*knockcore.Service, keyring *knockc
 		return fmt.Errorf("a frame has %d bytes at most here, not %d", MaxPayload, c.MaxFrame)
 	case c.PyknockWindow < 0 || c.FwknopWindow < 0:
 		return errors.New("a time window must not be negative")
+	case c.FwknopWindow%time.Second != 0:
+		return fmt.Errorf("fwknop_window has whole seconds, not %v: fwknop's packets tell no more", c.FwknopWindow)
 	}
 	if c.Methods&synMethods != 0 {
 		syn := c.SYN

@@ -78,6 +78,9 @@ func (c Config) Validate() error {
 	if len(c.Zone) > 17 || strings.ContainsAny(c.Zone, " \t\n\"/") {
 		return fmt.Errorf("zone %q: expect the name of a zone, 17 characters at most", c.Zone)
 	}
+	if transport, _, found := strings.Cut(c.Bus, ":"); c.Bus != "" && (!found || transport == "") {
+		return fmt.Errorf("bus %q: expect the address of a D-Bus daemon, such as unix:path=/run/dbus/system_bus_socket", c.Bus)
+	}
 	for _, p := range c.Sources {
 		if !p.IsValid() {
 			return errors.New("a source is not valid")
