@@ -112,7 +112,7 @@ const topExample = `  # on the server: a secret, and the lines for the Caddyfile
   {cmd} keygen --client alice --server ssh.example.org:2222
 
   # on the client: keep what keygen made, the secret is asked for
-  {cmd} profile add alice --server ssh.example.org:2222 --server-proof
+  {cmd} profile add alice --server ssh.example.org:2222
 
   # ssh that knocks by itself
   {cmd} ssh-config alice@ssh.example.org:2222 >> ~/.ssh/config`

@@ -130,6 +130,11 @@ func TestProfileCommands(t *testing.T) {
 	runIn(t, "", "profile", "add", "carol", "--secret-file", key, "--hint", "none").want(t, 0)
 	runIn(t, "", "profile", "add", "carol", "--secret-file", key).want(t, 3, "Give --force to replace it.")
 	runIn(t, "", "profile", "add", "carol", "--secret-file", key, "--hint", "none", "--force").want(t, 0)
+	runIn(t, "", "profile", "add", "erin", "--secret-file", key, "--server-proof=false").want(t, 0)
+	if erin, err := profiles.Load("erin"); err != nil || erin.ServerProof {
+		t.Errorf("Got %+v, %v", erin, err)
+	}
+	runIn(t, "", "profile", "remove", "erin").want(t, 0)
 	runIn(t, "hunter2\n", "profile", "add", "dave").want(t, 3, "has 7 bytes")
 	runIn(t, "", "profile", "add", "dave").want(t, 3, "has 0 bytes")
 	runIn(t, "", "profile", "add", "dave", "--secret-stdin").want(t, 3, "--secret-stdin is empty")
@@ -145,7 +150,7 @@ func TestProfileCommands(t *testing.T) {
 	if !reflect.DeepEqual(*bob, want) {
 		t.Errorf("Got %+v, want %+v", *bob, want)
 	}
-	if carol, err := profiles.Load("carol"); err != nil || carol.SecretFile != key || !carol.HintNone {
+	if carol, err := profiles.Load("carol"); err != nil || carol.SecretFile != key || !carol.HintNone || !carol.ServerProof {
 		t.Errorf("Got %+v, %v", carol, err)
 	}
 

@@ -76,10 +76,11 @@ func (f *knockFlags) addOpen(cmd *cobra.Command) {
 // plan is what knockFlags, the target and a profile amount to.
 type plan struct {
 	session
-	host  string
-	named bool // a profile was used
-	ports []knockcore.PortRange
-	flags *knockFlags
+	host    string
+	named   bool // a profile was used
+	assumed bool // neither the profile nor the flags say how to knock
+	ports   []knockcore.PortRange
+	flags   *knockFlags
 }
 
 // resolveKnock finds out where and how to knock: from the flags, else from the
@@ -106,6 +107,7 @@ func (a *app) resolveKnock(cmd *cobra.Command, t target, f *knockFlags) (*plan, 
 		}
 	}
 	knock := knockclient.ProfileKnock{NoFrame: byFlags || profile.Secret.IsZero()}
+	assumed := profile.Knock == nil && method == knockcore.MethodNone && !byFlags
 	if profile.Knock != nil {
 		knock = *profile.Knock
 	}
@@ -122,7 +124,7 @@ func (a *app) resolveKnock(cmd *cobra.Command, t target, f *knockFlags) (*plan, 
 	if err := f.overrideKnock(cmd, profile); err != nil {
 		return nil, err
 	}
-	p := &plan{flags: f, named: !byFlags, host: t.host}
+	p := &plan{flags: f, named: !byFlags, assumed: assumed, host: t.host}
 	if p.host == "" {
 		p.host = profile.Server
 	}

@@ -214,6 +214,12 @@ func TestOpen(t *testing.T) {
 	saveProfile(t, profiles, "alice", knockclient.Profile{ServerProof: true, Knock: &knockclient.ProfileKnock{Port: r.port}})
 	saveProfile(t, profiles, "plain", knockclient.Profile{Knock: &knockclient.ProfileKnock{Port: r.port, NoFrame: true}})
 
+	saveProfile(t, profiles, "silent", knockclient.Profile{ServerProof: true})
+	runIn(t, "", "open", "silent@"+server.Addr()).want(t, knockcli.ExitConfig, "nothing says how to knock", "Give --method udp", "connect or forward")
+	if len(server.Frames()) != 0 {
+		t.Error("It connected nevertheless")
+	}
+
 	got := runIn(t, "", "open", "--json", "alice@"+server.Addr())
 	got.want(t, 0)
 	rep, d, frames := got.report(t), r.datagram(t, server.Port), server.Frames()

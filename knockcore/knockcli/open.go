@@ -4,6 +4,7 @@
 package knockcli
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -23,10 +24,10 @@ open then, and report what happened. The connection is closed again; what the
 knock opened stays open for its time.
 
 Attempts to connect begin after 0, 25, 50, 100, … ms, so that none waits for TCP's
-retransmission after a second. With a profile whose knock has no "frame": false,
-the frame follows that authenticates the connection, with the knock's session;
-with --server-proof its answer is awaited. For connections that stay, connect and
-forward knock too if the profile has a "knock".
+retransmission after a second. The profile says how to knock, or --method does. With a profile whose knock has no
+"frame": false, the frame follows that authenticates the connection, with the
+knock's session; with --server-proof its answer is awaited. For connections that
+stay, connect and forward knock too if the profile has a "knock".
 
 It exits 0 when connected, 2 for wrong usage, 3 for a profile or secret that can't
 be used, 4 if the knock could not be sent or no connection could be made, 5 if the
@@ -59,6 +60,12 @@ func (a *app) open(cmd *cobra.Command, args []string, flags *knockFlags) error {
 	}
 	if p.address == "" {
 		return usagef("neither the command line nor the profile says which port; give HOST:PORT")
+	}
+	if p.assumed {
+		f := configError(errors.New("nothing says how to knock: the profile has no \"knock\""))
+		f.hint = a.text("Give --method udp, or write it into the profile: {cmd} profile add --force --knock udp …\n" +
+			"A server that wants the frame alone needs no knock: use {cmd} connect or forward.")
+		return f
 	}
 	opening := p.dialer.Opening
 	if m := opening.Knock.Method; m != knockcore.MethodPyknock && m != knockcore.MethodPortSequence {

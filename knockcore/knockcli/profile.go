@@ -131,6 +131,8 @@ func (a *app) profileAddCommand() *cobra.Command {
 		Long: `Add a profile. It is named after the client, or CLIENT@HOST where a client is not
 the same at all servers. Without a flag for the secret, the secret is asked for.
 With --secret-file the profile refers to the file; otherwise it holds the secret.
+Connections wait for the server's proof that it knows the secret, unless
+--server-proof=false says not to.
 
 A profile with a server is used for that server only.
 
@@ -138,7 +140,7 @@ With --knock, connect, forward and open knock first. The knock is made with the
 profile's secret, or by pyknock and fwknop with keys of their own; after these no
 frame follows unless --secret-file or the like gives its secret.`,
 		Example: `
-  {cmd} profile add alice --server ssh.example.org:2222 --server-proof
+  {cmd} profile add alice --server ssh.example.org:2222
   {cmd} profile add alice@db --client alice --secret-file ~/alice.key
   pass show knock/alice | {cmd} profile add alice --secret-stdin
   {cmd} profile add alice --server ssh.example.org:2222 --knock udp
@@ -151,6 +153,7 @@ frame follows unless --secret-file or the like gives its secret.`,
 	cmd.Flags().BoolVar(&force, "force", false, "replace a profile of the same name")
 	flags.secretFlags.add(cmd, true)
 	flags.addMethod(cmd)
+	cmd.Flags().Lookup("server-proof").DefValue = "true" // where a frame is sent, see profileAdd
 	cmd.Flags().DurationVar(&flags.connectTimeout, "connect-timeout", defaultConnectTimeout, "how long connecting may take")
 	knock.add(cmd)
 	return cmd
@@ -188,6 +191,9 @@ func (a *app) profileAdd(cmd *cobra.Command, name string, flags *authFlags, knoc
 	}
 	if k := profile.Knock; k != nil && !knockclient.UsesSecret(k.Method) && profile.Secret.IsZero() {
 		k.NoFrame = true
+	}
+	if !cmd.Flags().Changed("server-proof") {
+		profile.ServerProof = profile.Knock == nil || !profile.Knock.NoFrame
 	}
 	if profile.Secret.IsZero() && needsSecret(profile) {
 		if profile.Secret, err = a.askSecret(cmd); err != nil {
