@@ -51,6 +51,7 @@ func TestReadBack(t *testing.T) {
 	w := newTown(t)
 	e := start(t, w.host, Config{}, service(t, "ssh", "tcp/22"))
 	open(t, e, window(knocker4, "ssh", time.Hour))
+	open(t, e, addresses(1000, 5*readAtOnce/2)...)
 	err := e.run(t.Context(), func(o *owner) error {
 		there, _ := keyOf(window(knocker4, "ssh", 0))
 		lost, _ := keyOf(window(stranger4, "ssh", 0))
@@ -61,6 +62,23 @@ func TestReadBack(t *testing.T) {
 		})
 		if _, ok := missing[lost]; len(missing) != 1 || !ok {
 			t.Errorf("missing: %v", missing)
+		}
+		if err != nil {
+			return err
+		}
+
+		many := map[key]time.Time{}
+		for _, w := range addresses(1000-3, 5*readAtOnce/2+7) { // 3 before those that are open, 4 behind
+			k, _ := keyOf(w)
+			many[k] = w.Expires
+		}
+		if missing, err = o.keeper.(*gate).readBack(many); len(missing) != 7 {
+			t.Errorf("%d are missing of many", len(missing))
+		}
+		for _, w := range addresses(1000, 5*readAtOnce/2) {
+			if k, _ := keyOf(w); !missing[k].IsZero() {
+				t.Errorf("%v is there", w.Prefix)
+			}
 		}
 		return err
 	})

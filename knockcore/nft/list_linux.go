@@ -8,6 +8,7 @@ package nft
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -92,24 +93,48 @@ func (g *gate) readBack(changes map[key]time.Time) (map[key]time.Time, error) {
 	missing := map[key]time.Time{}
 	for grp, keys := range bySet(changes) {
 		set := grp.set(g.table())
-		for _, k := range keys {
-			if changes[k].IsZero() {
-				continue
-			}
-			err := g.k.call(func(c *nftables.Conn) error {
-				_, err := c.FindSetElements(set, []nftables.SetElement{{Key: k.prefix.Addr().AsSlice()}})
-				return err
-			})
-			switch {
-			case err == nil:
-			case !isAbsent(err):
+		keys = slices.DeleteFunc(keys, func(k key) bool { return changes[k].IsZero() })
+		for some := range slices.Chunk(keys, readAtOnce) {
+			absent, err := g.absent(set, some)
+			if err != nil {
 				return nil, fmt.Errorf("reading set %s: %w", set.Name, err)
-			case !isOver(changes[k], time.Now()):
-				missing[k] = changes[k]
+			}
+			for _, k := range absent {
+				if !isOver(changes[k], time.Now()) {
+					missing[k] = changes[k]
+				}
 			}
 		}
 	}
 	return missing, nil
+}
+
+// readAtOnce is for how many elements the kernel is asked at once.
+const readAtOnce = 128
+
+// absent returns those of the keys that are not in the set. The kernel says no
+// more than that one is absent, so then they are divided.
+func (g *gate) absent(set *nftables.Set, keys []key) ([]key, error) {
+	elems := make([]nftables.SetElement, len(keys))
+	for i, k := range keys {
+		elems[i].Key = k.prefix.Addr().AsSlice()
+	}
+	err := g.k.call(func(c *nftables.Conn) error {
+		_, err := c.FindSetElements(set, elems)
+		return err
+	})
+	if !isAbsent(err) {
+		return nil, err
+	}
+	if len(keys) == 1 {
+		return keys, nil
+	}
+	first, err := g.absent(set, keys[:len(keys)/2])
+	if err != nil {
+		return nil, err
+	}
+	rest, err := g.absent(set, keys[len(keys)/2:])
+	return slices.Concat(first, rest), err
 }
 
 // counts reads the counters of the services.
