@@ -23,19 +23,22 @@ import (
 )
 
 // three is a fleet of three Caddys, each in a namespace of its own with its
-// nftables, behind a router on which Redis runs.
+// nftables, behind a router.
 type three struct {
 	*testing.T
 	lab            *netlab.Lab
 	router, client *netlab.NS
 	nodes          []*node
-	redis          *program.Process
+	storage        string               // Caddy's, if not each node's own
+	store          func(n *node) string // the line or block in the Caddyfile
+	redis          *program.Process     // on the router
 	dir            string
 	alice          *knockcore.Credential
 }
 
 type node struct {
 	name, ip string
+	gateway  string
 	ns       *netlab.NS
 	caddy    *program.Process
 }
@@ -47,6 +50,7 @@ const (
 
 const threeFile = `{
 	admin localhost:2019
+	storage file_system %[3]s
 	knock {
 		time_window 2s
 		client alice {
@@ -62,9 +66,7 @@ const threeFile = `{
 		}
 		source udp :62201
 		firewall nftables
-		store redis %[2]s {
-			node %[3]s
-		}
+		%[2]s
 	}
 	layer4 {
 		:2222 {
@@ -84,9 +86,10 @@ http://:8081 {
 }
 `
 
-func startThree(t *testing.T) *three {
+// newThree makes the namespaces.
+func newThree(t *testing.T, programs ...string) *three {
 	t.Helper()
-	netlab.Need(t, "nft", "redis-server", "redis-cli")
+	netlab.Need(t, append(programs, "nft")...)
 	f := &three{T: t, lab: netlab.New(t), dir: t.TempDir()}
 	write(t, filepath.Join(f.dir, "alice.key"), aliceSecret+"\n")
 	f.alice = &knockcore.Credential{Client: &knockcore.Client{ID: "alice"}, Secret: knockcore.NewSecret([]byte(aliceSecret))}
@@ -95,14 +98,23 @@ func startThree(t *testing.T) *three {
 	f.router.Forward()
 	f.lab.Link(f.router, []string{routerIP + "/24"}, f.client, []string{clientIP + "/24"})
 	f.client.DefaultRoute(routerIP)
-	f.startRedis()
 	for i, name := range []string{"a", "b", "c"} {
-		n := &node{name: name, ip: fmt.Sprintf("10.0.%d.2", i+1), ns: f.lab.NS(name)}
-		gateway := fmt.Sprintf("10.0.%d.1", i+1)
-		f.lab.Link(f.router, []string{gateway + "/24"}, n.ns, []string{n.ip + "/24"})
-		n.ns.DefaultRoute(gateway)
+		n := &node{name: name, ip: fmt.Sprintf("10.0.%d.2", i+1), gateway: fmt.Sprintf("10.0.%d.1", i+1), ns: f.lab.NS(name)}
+		f.lab.Link(f.router, []string{n.gateway + "/24"}, n.ns, []string{n.ip + "/24"})
+		n.ns.DefaultRoute(n.gateway)
 		n.ns.Echo("tcp", "0.0.0.0:22")
 		f.nodes = append(f.nodes, n)
+	}
+	return f
+}
+
+// startThree starts three nodes of a Redis.
+func startThree(t *testing.T) *three {
+	t.Helper()
+	f := newThree(t, "redis-server", "redis-cli")
+	f.store = func(n *node) string { return "store redis " + n.gateway + ":6379 {\nnode " + n.name + "\n}" }
+	f.startRedis()
+	for _, n := range f.nodes {
 		f.startNode(n)
 	}
 	f.forgive()
@@ -124,8 +136,11 @@ func (f *three) startNode(n *node) {
 	home := filepath.Join(f.dir, n.name)
 	_ = os.MkdirAll(home, 0o700)
 	file := filepath.Join(home, "Caddyfile")
-	gateway := strings.TrimSuffix(n.ip, "2") + "1"
-	write(f.T, file, fmt.Sprintf(threeFile, f.dir, gateway+":6379", n.name))
+	storage := f.storage
+	if storage == "" {
+		storage = home + "/storage"
+	}
+	write(f.T, file, fmt.Sprintf(threeFile, f.dir, f.store(n), storage))
 	cmd := n.ns.Command(context.Background(), program.Caddy(f), "run", "--config", file)
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_DATA_HOME="+home+"/data", "XDG_CONFIG_HOME="+home+"/config")
 	n.caddy = program.Start(f, cmd)

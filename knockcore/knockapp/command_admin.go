@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -139,13 +140,20 @@ func printFleet(cmd *cobra.Command, f *fleetJSON) error {
 	w := table(cmd, "NODE", "BEHIND", "HEARD OF", "GRANTS AND BANS")
 	for _, n := range f.Nodes {
 		heard := "now"
-		if n.Silent >= nodeSilent.Seconds() {
+		if n.Silent >= f.Silent {
 			heard = (time.Duration(n.Silent) * time.Second).String() + " ago"
 		}
 		if n.Own {
 			n.Name += " (this one)"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%d\n", n.Name, n.Behind, heard, n.Items)
+		behind := "-"
+		if n.Behind != nil {
+			behind = strconv.FormatUint(*n.Behind, 10)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", n.Name, behind, heard, n.Items)
+	}
+	if f.Every > 0 {
+		fmt.Fprintf(w, "\nThe storage is looked at every %gs; it last was %.1fs ago.\n", f.Every, f.Looked)
 	}
 	if f.ClosedUntil != nil {
 		fmt.Fprintf(w, "\nThe store is new, or may have lost nonces: frames made until %s are refused.\n", f.ClosedUntil.Format(time.TimeOnly))

@@ -10,7 +10,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"go.uber.org/zap"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/filestore"
@@ -62,7 +61,7 @@ func (f *FileStore) Provision(caddy.Context) error {
 func (f *FileStore) KnockStore(window time.Duration) (string, func() (knockcore.Store, error)) {
 	return "file " + f.Path, func() (knockcore.Store, error) {
 		store, err := filestore.Open(filestore.Options{
-			Dir: f.Path, Capacity: f.Nonces, Window: window, DistrustEmpty: f.Volatile, Log: logStore,
+			Dir: f.Path, Capacity: f.Nonces, Window: window, DistrustEmpty: f.Volatile, Log: logFile,
 		})
 		if err != nil {
 			return nil, err
@@ -71,23 +70,12 @@ func (f *FileStore) KnockStore(window time.Duration) (string, func() (knockcore.
 	}
 }
 
-// logStore writes to whatever Caddy logs to at that moment: the store outlives
-// configurations.
-func logStore(level, msg string, err error) {
-	logger := caddy.Log().Named("knock.stores.file")
-	var fields []zap.Field
-	if err != nil {
-		fields = append(fields, zap.Error(err))
-	}
-	switch level {
-	case "error":
+// logFile logs for the store and counts failures of the disk.
+func logFile(level, msg string, err error) {
+	if level == "error" {
 		storeErrors.WithLabelValues("file").Inc()
-		logger.Error(msg, fields...)
-	case "warn":
-		logger.Warn(msg, fields...)
-	default:
-		logger.Info(msg, fields...)
 	}
+	logStore("file")(level, msg, err)
 }
 
 // UnmarshalCaddyfile reads the store's options. Syntax:

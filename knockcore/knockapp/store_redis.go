@@ -20,7 +20,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"go.uber.org/zap"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/redisstore"
@@ -255,7 +254,7 @@ func (t *RedisTLS) provision(r *RedisStore) error {
 func (r *RedisStore) options(window time.Duration) redisstore.Options {
 	opts := redisstore.Options{
 		Addresses: r.Addresses, Cluster: r.Cluster, Database: r.Database, TLS: r.tls, Prefix: r.Prefix, Window: window,
-		Capacity: r.Nonces, Node: r.Node, Log: logRedis, Observe: observeStore,
+		Capacity: r.Nonces, Node: r.Node, Log: logStore("redis"), Observe: observeStore,
 		Settings: redisstore.Settings{Timeout: time.Duration(r.Timeout), Local: r.OnStoreError == "local", Replicas: r.Replicas},
 	}
 	if r.Username != "" || !r.password.IsZero() {
@@ -305,24 +304,6 @@ func (r *RedisStore) KnockStore(window time.Duration) (string, func() (knockcore
 func (r *RedisStore) Reconfigure(store knockcore.Store) {
 	if s, ok := store.(*redisstore.Store); ok {
 		s.Configure(r.options(0).Settings)
-	}
-}
-
-// logRedis writes to whatever Caddy logs to at that moment: the store outlives
-// configurations.
-func logRedis(level, msg string, err error) {
-	logger := caddy.Log().Named("knock.stores.redis")
-	var fields []zap.Field
-	if err != nil {
-		fields = append(fields, zap.Error(err))
-	}
-	switch level {
-	case "error":
-		logger.Error(msg, fields...)
-	case "warn":
-		logger.Warn(msg, fields...)
-	default:
-		logger.Info(msg, fields...)
 	}
 }
 

@@ -51,6 +51,10 @@ func TestRedisConfigErrors(t *testing.T) {
 		"braces":          {"store redis x {\n prefix a{b\n}", ": braces"},
 		"storage alone":   {"store storage", "Caddyfile:4: name a store for spent nonces"},
 		"storage replays": {"store storage {\n replay storage {\n  replay memory\n }\n}", ": can't remember spent nonces; expect file, memory or redis"},
+		"storage poll":    {"store storage {\n replay file\n poll 10ms\n}", "Caddyfile:6: neither off nor a duration of 100ms or more"},
+		"storage twice":   {"store storage {\n replay file\n poll off\n poll 5s\n}", "Caddyfile:7: given before"},
+		"storage node":    {"store storage {\n replay memory\n node \"a b\"\n}", ": made of letters, digits and -._"},
+		"storage option":  {"store storage {\n interval 5s\n}", "Caddyfile:5: expect replay, poll, node"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := apptest.TryLoad(t, "{\n\tadmin off\n\tknock {\n"+c.lines+"\n\t}\n}\n")

@@ -4,14 +4,13 @@
 package knockapp
 
 import (
-	"context"
+	"cmp"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/netip"
-	"path"
-	"strings"
+	"os"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -19,16 +18,31 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/storagestore"
 )
 
 func init() { caddy.RegisterModule(new(StorageStore)) }
 
-// StorageStore keeps grants and bans in Caddy's storage, wherever that is. It
-// cannot remember spent nonces: Caddy's storage has no operation that lets
-// exactly one of several callers win, so another store has to be named for that.
+// StorageStore keeps grants and bans in Caddy's storage, wherever that is. Caddys
+// that share a storage follow each other: a grant made at one opens at all, and what
+// is revoked at one is revoked at all, as soon as they look.
+//
+// It cannot remember spent nonces: Caddy's storage has no operation that lets exactly
+// one of several callers win, so another store has to be named for that. With one that
+// nodes do not share, a frame can be used once at each node until its time window has
+// passed. Sessions are kept by that store, too.
 type StorageStore struct {
-	// Replay is the store that remembers spent nonces. Required.
+	// Replay is the store that remembers spent nonces, and sessions. Required.
 	ReplayRaw json.RawMessage `json:"replay,omitempty" caddy:"namespace=knock.stores inline_key=store"`
+
+	// Poll is how often to look at what other nodes did; -1 means never: then nobody
+	// may share the storage. Each look costs one listing of the storage, and one read
+	// for each grant or ban that is new. Default: 5s.
+	Poll caddy.Duration `json:"poll,omitempty"`
+
+	// Node is this node's name, for people; each node has another one. Default: the
+	// host's name.
+	Node string `json:"node,omitempty"`
 
 	// At is where the store stands in the Caddyfile, as `file:line`. The Caddyfile
 	// adapter sets it; it only appears in error messages.
@@ -54,152 +68,78 @@ func (s *StorageStore) Provision(ctx caddy.Context) error {
 	}
 	replay, ok := mod.(StoreConverter)
 	if _, again := mod.(*StorageStore); !ok || again {
-		return Placed(s.At, fmt.Errorf("store storage: replay names a store that can't remember spent nonces; expect file, memory or redis"))
+		return Placed(s.At, errors.New("store storage: replay names a store that can't remember spent nonces; expect file, memory or redis"))
+	}
+	if s.Node, err = caddy.NewReplacer().ReplaceOrErr(s.Node, true, true); err != nil {
+		return Placed(s.At, fmt.Errorf("store storage: node: %w", err))
+	}
+	if s.Node == "" {
+		if s.Node, err = os.Hostname(); err != nil {
+			return Placed(s.At, fmt.Errorf("store storage: finding a name for this node: %w; set `node`", err))
+		}
+	}
+	if err := storagestore.CheckNode(s.Node); err != nil {
+		return Placed(s.At, fmt.Errorf("store storage: %w", err))
+	}
+	if s.Poll != 0 && s.Poll != neverPoll && time.Duration(s.Poll) < leastPoll {
+		return fmt.Errorf("store storage: poll %s is less than %s; `off` means never", time.Duration(s.Poll), leastPoll)
 	}
 	s.replay, s.storage = replay, ctx.Storage()
 	return nil
 }
 
+const (
+	defaultPoll = 5 * time.Second
+	leastPoll   = 100 * time.Millisecond
+	neverPoll   = -1
+)
+
 // KnockStore implements StoreConverter.
 func (s *StorageStore) KnockStore(window time.Duration) (string, func() (knockcore.Store, error)) {
 	key, open := s.replay.KnockStore(window)
-	return fmt.Sprintf("storage %v, %s", s.storage, key), func() (knockcore.Store, error) {
-		replay, err := open()
+	how := "as " + s.Node
+	if s.Poll == neverPoll {
+		how = "alone"
+	}
+	return fmt.Sprintf("storage %s %s, %s", storageKey(s.storage), how, key), func() (knockcore.Store, error) {
+		local, err := open()
 		if err != nil {
 			return nil, err
 		}
-		return &storageStore{Store: replay, storage: s.storage}, nil
-	}
-}
-
-// storageTimeout bounds each operation on the storage.
-const storageTimeout = 2 * time.Second
-
-// storageStore takes grants and bans to Caddy's storage, nonces to another store.
-type storageStore struct {
-	knockcore.Store
-	storage certmagic.Storage
-}
-
-const (
-	grantsFolder = "knock/grants"
-	bansFolder   = "knock/bans"
-)
-
-func (s *storageStore) put(ctx context.Context, folder, name string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
-	defer cancel()
-	return s.storage.Store(ctx, path.Join(folder, name), b)
-}
-
-func (s *storageStore) drop(ctx context.Context, folder, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
-	defer cancel()
-	err := s.storage.Delete(ctx, path.Join(folder, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// list reads everything in a folder; what cannot be read is an error, for state
-// is never lost silently.
-func list[T any](ctx context.Context, s *storageStore, folder string, each func(T)) error {
-	keys, err := s.storage.List(ctx, folder, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, key := range keys {
-		b, err := s.storage.Load(ctx, key)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // deleted meanwhile
+		opts := storagestore.Options{Storage: s.storage, Local: local, Node: s.Node, Log: logStore("storage"), Observe: observeStore}
+		if s.Poll == neverPoll {
+			return storagestore.Open(opts), nil
 		}
-		if err != nil {
-			return err
-		}
-		var v T
-		if err := json.Unmarshal(b, &v); err != nil {
-			return fmt.Errorf("reading %s: %w", key, err)
-		}
-		each(v)
+		return storagestore.OpenShared(opts, s.poll()), nil
 	}
-	return nil
 }
 
-// SaveGrant implements knockcore.Store.
-func (s *storageStore) SaveGrant(ctx context.Context, g *knockcore.Grant) error {
-	return s.put(ctx, grantsFolder, g.ID.String(), g)
+func (s *StorageStore) poll() time.Duration {
+	return time.Duration(cmp.Or(s.Poll, caddy.Duration(defaultPoll)))
 }
 
-// DeleteGrant implements knockcore.Store.
-func (s *storageStore) DeleteGrant(ctx context.Context, id knockcore.GrantID) error {
-	return s.drop(ctx, grantsFolder, id.String())
-}
-
-// Grants implements knockcore.Store.
-func (s *storageStore) Grants(ctx context.Context) ([]*knockcore.Grant, error) {
-	var live []*knockcore.Grant
-	now := time.Now()
-	err := list(ctx, s, grantsFolder, func(g knockcore.Grant) {
-		if g.Expires.After(now) {
-			live = append(live, &g)
-		} else {
-			_ = s.DeleteGrant(ctx, g.ID)
-		}
-	})
-	return live, err
-}
-
-// banName is a prefix as a file's name.
-func banName(p netip.Prefix) string {
-	return strings.NewReplacer("/", "_", ":", "-").Replace(p.String())
-}
-
-// SaveBan implements knockcore.Store.
-func (s *storageStore) SaveBan(ctx context.Context, b knockcore.Ban) error {
-	return s.put(ctx, bansFolder, banName(b.Prefix), b)
-}
-
-// DeleteBan implements knockcore.Store.
-func (s *storageStore) DeleteBan(ctx context.Context, prefix netip.Prefix) error {
-	return s.drop(ctx, bansFolder, banName(prefix))
-}
-
-// Bans implements knockcore.Store.
-func (s *storageStore) Bans(ctx context.Context) ([]knockcore.Ban, error) {
-	var kept []knockcore.Ban
-	now := time.Now()
-	err := list(ctx, s, bansFolder, func(b knockcore.Ban) {
-		if b.Forgotten(now) {
-			_ = s.DeleteBan(ctx, b.Prefix)
-			return
-		}
-		kept = append(kept, b)
-	})
-	return kept, err
-}
-
-// Health reports the health of the store for nonces.
-func (s *storageStore) Health() error {
-	if checker, ok := s.Store.(interface{ Health() error }); ok {
-		return checker.Health()
+// storageKey tells storages apart without telling how to get into them.
+func storageKey(storage certmagic.Storage) string {
+	if files, ok := storage.(*certmagic.FileStorage); ok {
+		return files.Path
 	}
-	return nil
+	access := hmac.New(sha256.New, accessKey[:])
+	if json.NewEncoder(access).Encode(storage) != nil {
+		fmt.Fprintf(access, "%#v", storage)
+	}
+	return fmt.Sprintf("%T (%x)", storage, access.Sum(nil)[:4])
 }
 
-// Nonces is the number of nonces remembered.
-func (s *storageStore) Nonces() int {
-	if counter, ok := s.Store.(interface{ Nonces() int }); ok {
-		return counter.Nonces()
+// Reconfigure takes a new interval, and lets the store use the storage of the
+// configuration that comes: that of the one that goes may be closed with it.
+func (s *StorageStore) Reconfigure(store knockcore.Store) {
+	switch store := store.(type) {
+	case *storagestore.Shared:
+		store.Use(s.storage)
+		store.Every(s.poll())
+	case *storagestore.Store:
+		store.Use(s.storage)
 	}
-	return 0
 }
 
 // UnmarshalCaddyfile reads the store's options. Syntax:
@@ -208,6 +148,8 @@ func (s *storageStore) Nonces() int {
 //		replay <store> {
 //			...
 //		}
+//		poll <interval>|off
+//		node <name>
 //	}
 func (s *StorageStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the store's name
@@ -217,14 +159,20 @@ func (s *StorageStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	opts := NewOptions(d)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if d.Val() != "replay" {
-			return opts.Unknown("replay")
-		}
-		if err := opts.Once(); err != nil {
-			return err
-		}
 		var err error
-		if s.ReplayRaw, _, err = guestModule(d, "knock.stores", "store"); err != nil {
+		switch d.Val() {
+		case "replay":
+			if err = opts.Once(); err == nil {
+				s.ReplayRaw, _, err = guestModule(d, "knock.stores", "store")
+			}
+		case "poll":
+			err = opts.poll(&s.Poll)
+		case "node":
+			err = opts.Text(&s.Node)
+		default:
+			err = opts.Unknown("replay", "poll", "node")
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -234,9 +182,28 @@ func (s *StorageStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// poll reads how often to look; `off` means never.
+func (o *Options) poll(to *caddy.Duration) error {
+	name := o.d.Val()
+	var text string
+	if err := o.Text(&text); err != nil {
+		return err
+	}
+	d, err := caddy.ParseDuration(text)
+	switch {
+	case text == "off":
+		d = neverPoll
+	case err != nil || d < leastPoll:
+		return o.d.Errf("option %s: %q is neither off nor a duration of %s or more, such as 5s", name, text, leastPoll)
+	}
+	*to = caddy.Duration(d)
+	return nil
+}
+
 // Interface guards
 var (
 	_ StoreConverter        = (*StorageStore)(nil)
+	_ storeReconfigurer     = (*StorageStore)(nil)
 	_ caddy.Provisioner     = (*StorageStore)(nil)
 	_ caddyfile.Unmarshaler = (*StorageStore)(nil)
 )

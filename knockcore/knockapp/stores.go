@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 )
@@ -28,6 +29,26 @@ type StoreConverter interface {
 // storeReconfigurer is a StoreConverter whose store takes new settings while it is
 // open.
 type storeReconfigurer interface{ Reconfigure(knockcore.Store) }
+
+// logStore writes for a store to whatever Caddy logs to at that moment: the store
+// outlives configurations.
+func logStore(name string) func(level, msg string, err error) {
+	return func(level, msg string, err error) {
+		logger := caddy.Log().Named("knock.stores." + name)
+		var fields []zap.Field
+		if err != nil {
+			fields = append(fields, zap.Error(err))
+		}
+		switch level {
+		case "error":
+			logger.Error(msg, fields...)
+		case "warn":
+			logger.Warn(msg, fields...)
+		default:
+			logger.Info(msg, fields...)
+		}
+	}
+}
 
 // greatestWindow is the time window of fwknop, the longest of all methods.
 const greatestWindow = 2 * time.Minute
