@@ -47,7 +47,7 @@ func (f *knockFlags) add(cmd *cobra.Command) {
 	fs.StringVar(&f.method, "method", "", "`method` of knocking: "+strings.Replace(datagramMethods, "udp-passive,", "udp-passive,\n", 1))
 	fs.Uint16Var(&f.knockPort, "knock-port", 0, "the UDP `port` to knock at (default 62201; pyknock 60120)")
 	fs.StringVar(&f.address, "address", "", "what to open for, of pyknock and fwknop: an `ADDRESS`, source (the default):\nthe one that the knock comes from, or auto: the one that the\nknock page of the profile sees")
-	fs.StringVar(&f.source, "source", "", "the local `ADDRESS` to knock from")
+	fs.StringVar(&f.source, "source", "", "the local `ADDRESS` to knock from; open connects from it too")
 	fs.BoolVarP(&f.ipv4, "ipv4", "4", false, "use IPv4 only")
 	fs.BoolVarP(&f.ipv6, "ipv6", "6", false, "use IPv6 only")
 	fs.BoolVar(&f.both, "both", false, "fail unless the knock went out over both IPv4 and IPv6")

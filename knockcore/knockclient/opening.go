@@ -18,7 +18,8 @@ type Opening struct {
 	// if ClientID or Secret is missing, they are those of the Dialer's Config
 	// (the secret only for libknock's datagrams).
 	Knock Knock
-	// Sender sends it.
+	// Sender sends it. The connection comes from its Source too, if it has one and
+	// the Dialer's Base is a net.Dialer: what the knock opens is open for that address.
 	Sender Sender
 	// Host is where to knock; "" means the host that is dialled. Another host
 	// than that says nothing about where to connect to.
@@ -75,6 +76,11 @@ func (o *Opening) open(ctx context.Context, base ContextDialer, network, address
 		if addrs, err = (&Sender{Network: sender.Network, Resolver: sender.Resolver}).resolve(ctx, host); err != nil {
 			return nil, nil, dialNameError(network, host, port, err)
 		}
+	}
+	if plain, ok := base.(*net.Dialer); ok && sender.Source.IsValid() && plain.LocalAddr == nil && !knock.Address.IsValid() {
+		from := *plain
+		from.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(sender.Source.Unmap(), 0))
+		base = &from
 	}
 	d := Staggered{Base: base, Timeout: o.Timeout, Attempt: o.Attempt}
 	if d.Timeout == 0 {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,36 @@ func TestOpening(t *testing.T) {
 			t.Errorf("Frame has session %x, the knock %x, the caller %v", session, knock.Session, told.Session)
 		}
 		seen = append(seen, session)
+	}
+}
+
+// TestOpeningSource checks that the connection comes from where the knock did: that
+// is the address that it opened for.
+func TestOpeningSource(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has all of 127.0.0.0/8")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	r := listenUDP(t, loopback)
+	source := netip.MustParseAddr("127.0.0.9")
+	d := knockclient.Dialer{Opening: &knockclient.Opening{
+		Knock:  knockclient.Knock{Method: knockcore.MethodPyknock, Secret: knockcore.NewSecret([]byte("psk"))},
+		Sender: knockclient.Sender{Source: source}, Port: r.port(), NoFrame: true,
+	}}
+	conn, err := d.DialContext(t.Context(), "tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, from := r.next(t); from.Addr() != source {
+		t.Errorf("The knock came from %v", from)
+	}
+	if from := netip.MustParseAddrPort(conn.LocalAddr().String()); from.Addr() != source {
+		t.Errorf("The connection came from %v", from)
 	}
 }
 
