@@ -89,6 +89,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	h.app.Guards(knockapp.GuardFrame, h.Service)
+	closeOrphans(ctx, h.app)
 	h.checker.Service, h.checker.Wait = h.Service, time.Duration(h.Wait)
 	if h.MaxPending > 0 {
 		h.checker.Pending = knockserver.NewPending(h.MaxPending)

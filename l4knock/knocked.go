@@ -27,6 +27,15 @@ func (*Knocked) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "layer4.matchers.knocked", New: func() caddy.Module { return new(Knocked) }}
 }
 
+// Provision sets the matcher up.
+func (m *Knocked) Provision(ctx caddy.Context) error {
+	if err := m.Knocked.Provision(ctx); err != nil {
+		return err
+	}
+	closeOrphans(ctx, m.App)
+	return nil
+}
+
 // UnmarshalCaddyfile reads the matcher.
 func (m *Knocked) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return m.Unmarshal(d, nil) }
 

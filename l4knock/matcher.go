@@ -51,6 +51,7 @@ func (m *Matcher) Provision(ctx caddy.Context) error {
 		return knockapp.Placed(m.At, err)
 	}
 	m.app.Guards(knockapp.ChoosesRoute)
+	closeOrphans(ctx, m.app)
 	return knockapp.Placed(m.At, m.app.CheckNames(m.Services, m.Clients))
 }
 

@@ -126,6 +126,9 @@ type App struct {
 	cutMissing error       // what it cannot do
 
 	started chan struct{} // closed when gate is set
+	ended   chan struct{} // closed when this configuration is over, or given up
+	atEnd   map[string]func()
+	cleanup sync.Once
 	gate    *knockcore.Gatekeeper
 	live    atomic.Pointer[live]
 	cancel  context.CancelFunc
@@ -141,7 +144,7 @@ type App struct {
 func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "knock",
-		New: func() caddy.Module { return &App{started: make(chan struct{})} },
+		New: func() caddy.Module { return &App{started: make(chan struct{}), ended: make(chan struct{})} },
 	}
 }
 

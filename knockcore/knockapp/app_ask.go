@@ -16,7 +16,8 @@ import (
 )
 
 // Gatekeeper returns the gatekeeper of this configuration. Routes may run before
-// this app has started: then it waits, until ctx is done.
+// this app has started: then it waits, until ctx is done or the configuration is
+// given up.
 func (a *App) Gatekeeper(ctx context.Context) (*knockcore.Gatekeeper, error) {
 	select {
 	case <-a.started:
@@ -26,6 +27,8 @@ func (a *App) Gatekeeper(ctx context.Context) (*knockcore.Gatekeeper, error) {
 	select {
 	case <-a.started:
 		return a.gate, nil
+	case <-a.ended:
+		return nil, errors.New("the configuration was given up")
 	case <-ctx.Done():
 		return nil, fmt.Errorf("waiting for the knock app to start: %w", ctx.Err())
 	}

@@ -116,4 +116,24 @@ func (a *App) Stop() error {
 }
 
 // Cleanup stops an app whose Start failed, and is harmless otherwise.
-func (a *App) Cleanup() error { return a.Stop() }
+func (a *App) Cleanup() error {
+	err := a.Stop()
+	a.cleanup.Do(func() {
+		for _, f := range a.atEnd {
+			f()
+		}
+		if a.ended != nil {
+			close(a.ended)
+		}
+	})
+	return err
+}
+
+// AtEnd has f called when the configuration has ended or was given up, once for
+// each name. It is for other modules while they provision.
+func (a *App) AtEnd(name string, f func()) {
+	if a.atEnd == nil {
+		a.atEnd = make(map[string]func())
+	}
+	a.atEnd[name] = f
+}
