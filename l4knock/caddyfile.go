@@ -89,43 +89,7 @@ func (f *Frames) unmarshalOption(opts *knockapp.Options, d *caddyfile.Dispenser)
 //		}
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the handler's name
-	h.At = knockapp.Place(d)
-	switch args := d.RemainingArgs(); len(args) {
-	case 0:
-	case 1:
-		h.Service = args[0]
-	default:
-		return d.Errf("knock takes one argument at most, the service, got %d", len(args))
-	}
-	opts := knockapp.NewOptions(d)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch name := d.Val(); {
-		case name == "service" && h.Service != "":
-			err = d.Errf("the service is named already: %s", h.Service)
-		case name == "service":
-			err = opts.Text(&h.Service)
-		case name == "wait":
-			err = opts.Duration(&h.Wait)
-		case name == "cover":
-			err = opts.Text(&h.Cover)
-		case name == "max_pending":
-			err = opts.Positive(&h.MaxPending)
-		case name == "max_strangers":
-			err = opts.Positive(&h.MaxStrangers)
-		case name == "admit":
-			err = h.unmarshalAdmit(opts, d)
-		case slices.Contains(frameOptions, name):
-			err = h.unmarshalOption(opts, d)
-		default:
-			err = opts.Unknown(append([]string{"service", "wait", "cover", "max_pending", "max_strangers", "admit"}, frameOptions...)...)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return h.unmarshalEntrance(d, []string{"admit"}, func(opts *knockapp.Options) error { return h.unmarshalAdmit(opts, d) })
 }
 
 func (h *Handler) unmarshalAdmit(opts *knockapp.Options, d *caddyfile.Dispenser) error {
@@ -142,6 +106,24 @@ func (h *Handler) unmarshalAdmit(opts *knockapp.Options, d *caddyfile.Dispenser)
 		return d.Errf("admit has no handler; name one such as `proxy 127.0.0.1:22`")
 	}
 	return nil
+}
+
+// UnmarshalCaddyfile reads the listener wrapper. Syntax:
+//
+//	knock [<service>] {
+//		service <name>
+//		wait <duration>
+//		cover <address>
+//		methods <method...>
+//		hint_mode route-hint|none
+//		buckets <bytes...>
+//		max_attempts <count>
+//		port <port>
+//		max_pending <count>
+//		max_strangers <count>
+//	}
+func (l *Listener) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return l.unmarshalEntrance(d, nil, nil)
 }
 
 // UnmarshalCaddyfile reads the handler. Syntax:
@@ -234,5 +216,6 @@ func (m *Matcher) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 var (
 	_ caddyfile.Unmarshaler = (*Handler)(nil)
 	_ caddyfile.Unmarshaler = (*Matcher)(nil)
+	_ caddyfile.Unmarshaler = (*Listener)(nil)
 	_ caddyfile.Unmarshaler = (*Relay)(nil)
 )

@@ -193,6 +193,8 @@ func rounds(t *testing.T, full int) int {
 func TestKillNine(t *testing.T) {
 	s := newCrashSite(t, "")
 	s.start()
+	// A store that is killed while it is made refuses frames for a whole window.
+	s.check("at first", 0)
 	n := rounds(t, 200)
 	for round := range n {
 		stop := make(chan struct{})

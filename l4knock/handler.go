@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/mholt/caddy-l4/layer4"
@@ -34,38 +33,10 @@ func init() { caddy.RegisterModule(new(Handler)) }
 // `.service`, `.method`, `.session` and `.extensions` (hexadecimal), `.time`
 // (Unix milliseconds) and `.grant`.
 type Handler struct {
-	Frames
-
-	// Service is what the stream is for. Default: the service that lists the
-	// port which the frame names.
-	Service string `json:"service,omitempty"`
-
-	// Wait is how long a stream may take to deliver its frame. Default: 3s.
-	Wait caddy.Duration `json:"wait,omitempty"`
-
-	// Cover is the address of the cover: `host:port`, or `unix//path`. It is dialled
-	// as soon as a connection comes, so that a stranger sees no difference between
-	// this port and a plain proxy to the cover: with the cover further down the
-	// route, the dial happens after the decision and shows as a delay. Default: the
-	// rest of the route is the cover.
-	Cover string `json:"cover,omitempty"`
-
-	// MaxPending bounds the undecided streams of this handler, instead of the
-	// bound that all share. Default: the app's `max_pending`.
-	MaxPending int `json:"max_pending,omitempty"`
-
-	// MaxStrangers bounds the streams of this handler that are at the cover; more
-	// are closed. Each costs descriptors here and at the cover, and caddy-l4 stops
-	// accepting for good when they run out. Default: an eighth of the process's
-	// file limit.
-	MaxStrangers int `json:"max_strangers,omitempty"`
+	Entrance
 
 	// Admit are the handlers for admitted streams.
 	AdmitRaw []json.RawMessage `json:"admit,omitempty" caddy:"namespace=layer4.handlers inline_key=handler"`
-
-	// At is where the handler stands in the Caddyfile, as `file:line`. The
-	// Caddyfile adapter sets it; it only appears in error messages.
-	At string `json:"at,omitempty"`
 
 	admit     layer4.Handler
 	strangers chan struct{}
@@ -80,20 +51,10 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // Provision sets the handler up.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
-	if err := h.provision(ctx); err != nil {
+	if err := h.provisionEntrance(ctx); err != nil {
 		return knockapp.Placed(h.At, err)
 	}
-	if h.Service != "" {
-		if err := h.app.CheckNames([]string{h.Service}, nil); err != nil {
-			return knockapp.Placed(h.At, err)
-		}
-	}
-	h.app.Guards(knockapp.GuardFrame, h.Service)
 	closeOrphans(ctx, h.app)
-	h.checker.Service, h.checker.Wait = h.Service, time.Duration(h.Wait)
-	if h.MaxPending > 0 {
-		h.checker.Pending = knockserver.NewPending(h.MaxPending)
-	}
 	if h.MaxStrangers <= 0 {
 		h.MaxStrangers = knockserver.DefaultPending()
 	}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -33,32 +32,7 @@ func init() { caddy.RegisterModule(new(Listener)) }
 // wrapped serves it. When a client is removed or its grant revoked, its
 // connections are cut.
 type Listener struct {
-	Frames
-
-	// Service is what the connections are for. Default: the service that lists the
-	// port which the frame names.
-	Service string `json:"service,omitempty"`
-
-	// Wait is how long a connection may take to deliver its frame. Default: 3s.
-	Wait caddy.Duration `json:"wait,omitempty"`
-
-	// Cover is the address that connections without a valid frame are relayed to:
-	// `host:port`, or `unix//path`. It is dialled as soon as a connection comes, so
-	// that a stranger sees no difference between this port and a plain proxy to the
-	// cover. Default: none.
-	Cover string `json:"cover,omitempty"`
-
-	// MaxPending bounds the undecided connections of this listener, instead of the
-	// bound that all share. Default: the app's `max_pending`.
-	MaxPending int `json:"max_pending,omitempty"`
-
-	// MaxStrangers bounds the strangers of this listener; more are closed at once.
-	// Default: an eighth of the process's file limit.
-	MaxStrangers int `json:"max_strangers,omitempty"`
-
-	// At is where the wrapper stands in the Caddyfile, as `file:line`. The Caddyfile
-	// adapter sets it; it only appears in error messages.
-	At string `json:"at,omitempty"`
+	Entrance
 
 	guard    knockserver.Guard
 	upstream relay.Upstream
@@ -77,21 +51,11 @@ func (l *Listener) Provision(ctx caddy.Context) error {
 }
 
 func (l *Listener) set(ctx caddy.Context) error {
-	if err := l.provision(ctx); err != nil {
+	if err := l.provisionEntrance(ctx); err != nil {
 		return err
 	}
 	if err := checkServer(ctx, l.Port); err != nil {
 		return err
-	}
-	if l.Service != "" {
-		if err := l.app.CheckNames([]string{l.Service}, nil); err != nil {
-			return err
-		}
-	}
-	l.app.Guards(knockapp.GuardFrame, l.Service)
-	l.checker.Service, l.checker.Wait = l.Service, time.Duration(l.Wait)
-	if l.MaxPending > 0 {
-		l.checker.Pending = knockserver.NewPending(l.MaxPending)
 	}
 	l.guard = knockserver.Guard{
 		Checker:      &l.checker,
