@@ -21,12 +21,17 @@ import (
 	"github.com/caddy-knock/caddy-knock/knockcore/coretest/netlab"
 )
 
-// windows are the addresses in the kernel's set of IPv4 windows, and how long they
-// are open for.
+// windows are the addresses in the kernel's set of IPv4 windows of service ssh, and
+// how long they are open for.
 func (g *gate) windows() map[string]time.Duration {
 	g.Helper()
+	return g.windowsOf("ssh")
+}
+
+func (g *gate) windowsOf(service string) map[string]time.Duration {
+	g.Helper()
 	found := make(map[string]time.Duration)
-	for _, m := range element.FindAllStringSubmatch(g.host.Run("nft", "list", "set", "inet", "caddy_knock", "ssh-4"), -1) {
+	for _, m := range element.FindAllStringSubmatch(g.host.Run("nft", "list", "set", "inet", "caddy_knock", service+"-4"), -1) {
 		left, err := time.ParseDuration(strings.Replace(m[2], "d", "h", 1))
 		if err != nil {
 			g.Fatal(err)
