@@ -150,7 +150,7 @@ func (f fleet) Enter(grant *Grant, node string) {
 	f.telling.RLock()
 	defer f.telling.RUnlock()
 	gate := f.last(grant)
-	if gate == nil || f.reg.get(grant.ID) == grant || !grant.Expires.After(gate.Now()) {
+	if gate == nil || grant.equal(f.reg.get(grant.ID)) || !grant.Expires.After(gate.Now()) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), windowTimeout)

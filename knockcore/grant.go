@@ -4,6 +4,7 @@
 package knockcore
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -104,6 +105,14 @@ type Grant struct {
 	// Session is the knock's session ID, nil if it had none. In its place, grants of
 	// address scope keep the device that knocked: so stores keep it too.
 	Session []byte
+}
+
+// equal reports whether other, which may be nil, is the same grant with the same
+// content.
+func (g *Grant) equal(other *Grant) bool {
+	return other != nil && g.ID == other.ID && g.Client == other.Client && g.Service == other.Service && g.Method == other.Method &&
+		g.Scope == other.Scope && g.Prefix == other.Prefix && g.Source == other.Source && g.Uses == other.Uses &&
+		g.Made.Equal(other.Made) && g.Expires.Equal(other.Expires) && bytes.Equal(g.Session, other.Session)
 }
 
 // devicePrefix begins a Session that names a device.

@@ -148,8 +148,8 @@ func (g *Gatekeeper) undo(ctx context.Context, made, formers []*Grant, err error
 
 // close ends the client's grants for the prefix and the services.
 func (g *Gatekeeper) close(ctx context.Context, k *Knock, services []*Service, prefix netip.Prefix) error {
-	for _, grant := range g.state.reg.list(func(grant *Grant) bool {
-		return grant.Client == k.Client.ID && grant.Prefix == prefix &&
+	for _, grant := range g.state.reg.listOf(prefix, func(grant *Grant) bool {
+		return grant.Client == k.Client.ID &&
 			slices.ContainsFunc(services, func(s *Service) bool { return s.Name == grant.Service })
 	}) {
 		if _, err := g.Revoke(ctx, grant.ID, "closed by the client"); err != nil {

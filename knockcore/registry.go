@@ -15,28 +15,19 @@ import (
 // MaxSessions is how many unused sessions one client may hold for one service.
 const MaxSessions = 64
 
-// registry holds the live grants of address and session scope. Grants in it are
-// immutable: a change replaces the grant under its ID.
+// registry holds the live grants of address and session scope, and finds them by ID,
+// by prefix (in the table) and by expiry. It keeps records: the Grants that it gives
+// away are made for that, and nobody else's.
 type registry struct {
 	table *Table
 	limit int // grants
 
 	mu       sync.Mutex
-	grants   map[GrantID]*record
-	targets  map[target]*record       // address and session scope: who keeps a window open, as a list
-	lengths  map[prefixLength]int     // how many grants of a service have such a prefix
+	set      grantSet
 	sessions map[sessionKey][]GrantID // session scope, oldest first
 	waiters  map[sessionKey][]chan struct{}
-	expiry   expiryHeap
+	expiry   []uint32         // numbers of grants, as a heap
 	methods  [methodCount]int // grants by method
-}
-
-// record is a grant's place in the registry.
-type record struct {
-	*Grant
-	at    Tick    // of Expires
-	index int     // in the expiry heap
-	next  *record // of the same target
 }
 
 // target is what a window is: a prefix and a service.
@@ -45,32 +36,19 @@ type target struct {
 	service string
 }
 
-// prefixLength is a length that prefixes of a service's grants have.
-type prefixLength struct {
-	service string
-	v4      bool
-	bits    int
-}
-
 type sessionKey struct{ client, service string }
 
 func newRegistry(table *Table, limit int) *registry {
 	return &registry{
 		table:    table,
 		limit:    limit,
-		grants:   make(map[GrantID]*record),
-		targets:  make(map[target]*record),
-		lengths:  make(map[prefixLength]int),
+		set:      newGrantSet(table.holders),
 		sessions: make(map[sessionKey][]GrantID),
 		waiters:  make(map[sessionKey][]chan struct{}),
 	}
 }
 
 func (g *Grant) target() target { return target{g.Prefix, g.Service} }
-
-func (g *Grant) prefixLength() prefixLength {
-	return prefixLength{g.Service, g.Prefix.Addr().Is4(), g.Prefix.Bits()}
-}
 
 func (g *Grant) sessionKey() sessionKey { return sessionKey{g.Client, g.Service} }
 
@@ -81,41 +59,46 @@ func (g *Grant) sessionKey() sessionKey { return sessionKey{g.Client, g.Service}
 func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	holder := r.table.holders.number(holder{g.Service, g.Client})
 	if g.Scope == ScopeAddress {
-		for equal := r.targets[g.target()]; equal != nil; equal = equal.next {
-			if equal.Scope == ScopeAddress && equal.Client == g.Client {
-				g.ID = equal.ID
+		for n := range r.table.of(g.Prefix) {
+			if equal := r.set.at(n); equal.scope == ScopeAddress && equal.holder == holder {
+				g.ID = equal.id
 			}
 		}
 	}
-	rec := r.grants[g.ID]
+	n, known := r.set.numbers[g.ID]
 	switch {
-	case rec != nil:
-		former = rec.Grant
-		r.unlink(rec)
+	case known:
+		former = r.set.grant(n)
 		r.methods[former.Method]--
-		rec.Grant, rec.at = g, r.table.tick(g.Expires)
-		heap.Fix(&r.expiry, rec.index)
+		if former.Scope == ScopeSession {
+			dropID(r.sessions, former.sessionKey(), g.ID)
+		}
 	case g.Scope == ScopeSession && len(r.sessions[g.sessionKey()]) >= MaxSessions:
 		return nil, &Refusal{Reason: ReasonLimited, Client: g.Client, Detail: "too many unused sessions"}
-	case len(r.grants) >= r.limit || most > 0 && r.methods[g.Method] >= most:
+	case r.set.len() >= r.limit || most > 0 && r.methods[g.Method] >= most:
 		return nil, &Refusal{Reason: ReasonLimited, Client: g.Client, Detail: "too many live grants"}
-	default:
-		rec = &record{Grant: g, at: r.table.tick(g.Expires)}
-		r.grants[g.ID] = rec
-		heap.Push(&r.expiry, rec)
 	}
+	n = r.set.put(g)
 	r.methods[g.Method]++
-	rec.next = r.targets[g.target()]
-	r.targets[g.target()] = rec
-	r.lengths[g.prefixLength()]++
-	switch g.Scope {
-	case ScopeAddress:
-		r.table.put(g)
-	case ScopeSession:
-		if g.Uses == 0 {
-			break // used up in a former life: it only keeps its window open
-		}
+	until := Tick(0)
+	if g.Scope == ScopeAddress {
+		until = r.table.tick(g.Expires)
+	}
+	switch {
+	case !known:
+		r.table.add(g.Prefix, holder, n, until)
+		heap.Push(byExpiry{r}, n)
+	case former.target() == g.target() && former.Client == g.Client:
+		r.table.renew(g.Prefix, n, until)
+		heap.Fix(byExpiry{r}, int(r.set.at(n).place))
+	default:
+		r.table.remove(former.Prefix, n)
+		r.table.add(g.Prefix, holder, n, until)
+		heap.Fix(byExpiry{r}, int(r.set.at(n).place))
+	}
+	if g.Scope == ScopeSession && g.Uses != 0 { // else used up in a former life: it only keeps its window open
 		k := g.sessionKey()
 		r.sessions[k] = append(r.sessions[k], g.ID)
 		for _, w := range r.waiters[k] {
@@ -132,8 +115,8 @@ func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
 func (r *registry) get(id GrantID) *Grant {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if rec := r.grants[id]; rec != nil {
-		return rec.Grant
+	if n, ok := r.set.numbers[id]; ok {
+		return r.set.grant(n)
 	}
 	return nil
 }
@@ -142,46 +125,22 @@ func (r *registry) get(id GrantID) *Grant {
 func (r *registry) remove(id GrantID) *Grant {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.removeLocked(id)
+	if n, ok := r.set.numbers[id]; ok {
+		return r.removeLocked(n)
+	}
+	return nil
 }
 
-func (r *registry) removeLocked(id GrantID) *Grant {
-	rec := r.grants[id]
-	if rec == nil {
-		return nil
-	}
-	heap.Remove(&r.expiry, rec.index)
-	delete(r.grants, id)
-	r.methods[rec.Method]--
-	r.unlink(rec)
-	if rec.Scope == ScopeAddress {
-		r.table.remove(rec.Grant)
-	}
-	return rec.Grant
-}
-
-// unlink takes a grant out of the side indexes (not out of the table, where a
-// replacement overwrites it, unless it moves to another prefix).
-func (r *registry) unlink(rec *record) {
-	g := rec.Grant
-	switch first := r.targets[g.target()]; {
-	case first != rec:
-		for first.next != rec {
-			first = first.next
-		}
-		first.next = rec.next
-	case rec.next != nil:
-		r.targets[g.target()] = rec.next
-	default:
-		delete(r.targets, g.target())
-	}
-	rec.next = nil
-	if r.lengths[g.prefixLength()]--; r.lengths[g.prefixLength()] == 0 {
-		delete(r.lengths, g.prefixLength())
-	}
+func (r *registry) removeLocked(n uint32) *Grant {
+	g := r.set.grant(n)
+	heap.Remove(byExpiry{r}, int(r.set.at(n).place))
+	r.methods[g.Method]--
+	r.table.remove(g.Prefix, n)
 	if g.Scope == ScopeSession {
 		dropID(r.sessions, g.sessionKey(), g.ID)
 	}
+	r.set.remove(g.ID)
+	return g
 }
 
 func dropID(m map[sessionKey][]GrantID, key sessionKey, id GrantID) {
@@ -193,13 +152,16 @@ func dropID(m map[sessionKey][]GrantID, key sessionKey, id GrantID) {
 	}
 }
 
+// at is the end of a grant.
+func (r *registry) at(n uint32) Tick { return r.table.tick(r.set.at(n).expires) }
+
 // expired removes and returns the grants that are over.
 func (r *registry) expired(now Tick) []*Grant {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var over []*Grant
-	for len(r.expiry) > 0 && r.expiry[0].at <= now {
-		over = append(over, r.removeLocked(r.expiry[0].ID))
+	for len(r.expiry) > 0 && r.at(r.expiry[0]) <= now {
+		over = append(over, r.removeLocked(r.expiry[0]))
 	}
 	return over
 }
@@ -211,7 +173,7 @@ func (r *registry) next() (at Tick, ok bool) {
 	if len(r.expiry) == 0 {
 		return 0, false
 	}
-	return r.expiry[0].at, true
+	return r.at(r.expiry[0]), true
 }
 
 // windowEnd is until when the window of a prefix and service has to stay open:
@@ -221,9 +183,9 @@ func (r *registry) windowEnd(t target) time.Time {
 	defer r.mu.Unlock()
 	now := r.table.Now()
 	var end time.Time
-	for g := r.targets[t]; g != nil; g = g.next {
-		if g.at > now && g.Expires.After(end) {
-			end = g.Expires
+	for n := range r.table.of(t.prefix) {
+		if g := r.set.at(n); r.table.holders.of(g.holder).service == t.service && r.at(n) > now && g.expires.After(end) {
+			end = g.expires
 		}
 	}
 	return end
@@ -233,15 +195,9 @@ func (r *registry) windowEnd(t target) time.Time {
 func (r *registry) holds(service string, addr netip.Addr, now Tick) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for l := range r.lengths {
-		if l.service != service || l.v4 != addr.Is4() {
-			continue
-		}
-		prefix, _ := addr.Prefix(l.bits)
-		for g := r.targets[target{prefix, service}]; g != nil; g = g.next {
-			if g.at > now {
-				return true
-			}
+	for n := range r.table.on(addr) {
+		if r.table.holders.of(r.set.at(n).holder).service == service && r.at(n) > now {
+			return true
 		}
 	}
 	return false
@@ -250,17 +206,23 @@ func (r *registry) holds(service string, addr netip.Addr, now Tick) bool {
 func (r *registry) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.grants)
+	return r.set.len()
 }
 
-// list returns the grants that f accepts.
+// list returns the grants that f accepts. What f is given is not its to keep.
 func (r *registry) list(f func(*Grant) bool) []*Grant {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var found []*Grant
-	for _, rec := range r.grants {
-		if f == nil || f(rec.Grant) {
-			found = append(found, rec.Grant)
+	return r.set.list(f)
+}
+
+// listOf is list for the grants of exactly this prefix.
+func (r *registry) listOf(p netip.Prefix, f func(*Grant) bool) (found []*Grant) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n := range r.table.of(p) {
+		if g := r.set.grant(n); f(g) {
+			found = append(found, g)
 		}
 	}
 	return found
@@ -273,24 +235,24 @@ func (r *registry) takeSession(k sessionKey, addr netip.Addr, session []byte, no
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, id := range r.sessions[k] {
-		g := r.grants[id]
-		if g.at <= now || !g.Prefix.Contains(addr) {
+		n := r.set.numbers[id]
+		g := r.set.grant(n)
+		if r.at(n) <= now || !g.Prefix.Contains(addr) {
 			continue
 		}
 		if len(g.Session) > 0 && subtle.ConstantTimeCompare(g.Session, session) != 1 {
 			continue
 		}
-		used := *g.Grant
 		if g.Uses > 0 {
-			used.Uses--
+			g.Uses--
 		}
-		if used.Uses == 0 {
+		if g.Uses == 0 {
 			// Used up: nobody may use it again, but it keeps its window open until
 			// it expires or is closed.
 			dropID(r.sessions, k, id)
 		}
-		g.Grant = &used
-		return &used
+		r.set.put(g)
+		return g
 	}
 	return nil
 }
@@ -317,26 +279,25 @@ func (r *registry) wait(k sessionKey, limit int) (woken <-chan struct{}, stop fu
 	}
 }
 
-type expiryHeap []*record
+// byExpiry is the registry's heap of expiry.
+type byExpiry struct{ *registry }
 
-func (h expiryHeap) Len() int           { return len(h) }
-func (h expiryHeap) Less(i, j int) bool { return h[i].at < h[j].at }
+func (h byExpiry) Len() int           { return len(h.expiry) }
+func (h byExpiry) Less(i, j int) bool { return h.at(h.expiry[i]) < h.at(h.expiry[j]) }
 
-func (h expiryHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
+func (h byExpiry) Swap(i, j int) {
+	h.expiry[i], h.expiry[j] = h.expiry[j], h.expiry[i]
+	h.set.at(h.expiry[i]).place, h.set.at(h.expiry[j]).place = uint32(i), uint32(j)
 }
 
-func (h *expiryHeap) Push(x any) {
-	rec := x.(*record)
-	rec.index = len(*h)
-	*h = append(*h, rec)
+func (h byExpiry) Push(x any) {
+	n := x.(uint32)
+	h.set.at(n).place = uint32(len(h.expiry))
+	h.expiry = append(h.expiry, n)
 }
 
-func (h *expiryHeap) Pop() any {
-	old := *h
-	rec := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return rec
+func (h byExpiry) Pop() any {
+	last := h.expiry[len(h.expiry)-1]
+	h.expiry = h.expiry[:len(h.expiry)-1]
+	return last
 }

@@ -103,27 +103,39 @@ func (s *State) window(ctx context.Context, t target, client string, fw Firewall
 }
 
 // Grants lists the live grants that f accepts (nil: all), in no order, those of
-// admitted streams included. The grants must not be changed.
+// admitted streams included. The grants must not be changed, and f must not keep
+// what it is given.
 func (s *State) Grants(f func(*Grant) bool) []*Grant {
 	return append(s.reg.list(f), s.streams.list(f)...)
+}
+
+// Each calls f with every live grant, in no order, those of admitted streams
+// included. f must not keep what it is given.
+func (s *State) Each(f func(*Grant)) {
+	s.Grants(func(g *Grant) bool { f(g); return false })
 }
 
 // Page returns the live grants that f accepts (nil: all) with IDs greater than
 // after, in the order of their IDs, at most limit of them. more says that there
 // are others behind the last one.
 func (s *State) Page(f func(*Grant) bool, after GrantID, limit int) (page []*Grant, more bool) {
-	greater := func(a, b *Grant) int { return bytes.Compare(a.ID[:], b.ID[:]) }
-	for _, g := range s.Grants(func(g *Grant) bool { return bytes.Compare(g.ID[:], after[:]) > 0 && (f == nil || f(g)) }) {
-		page = append(page, g)
-		if len(page) >= 2*limit+1 { // keep the smallest, now and then
-			slices.SortFunc(page, greater)
+	byID := func(a, b *Grant) int { return bytes.Compare(a.ID[:], b.ID[:]) }
+	cut := func() {
+		slices.SortFunc(page, byID)
+		if len(page) > limit {
 			page, more = page[:limit], true
 		}
 	}
-	slices.SortFunc(page, greater)
-	if len(page) > limit {
-		page, more = page[:limit], true
-	}
+	s.Each(func(g *Grant) {
+		if bytes.Compare(g.ID[:], after[:]) <= 0 || more && byID(g, page[limit-1]) > 0 || f != nil && !f(g) {
+			return
+		}
+		kept := *g
+		if page = append(page, &kept); len(page) > 2*limit { // keep the smallest, now and then
+			cut()
+		}
+	})
+	cut()
 	return page, more
 }
 
@@ -270,10 +282,7 @@ func (s *State) allowed(grant *Grant) bool {
 }
 
 func (g *Gatekeeper) prune(ctx context.Context) (revoked int) {
-	for _, grant := range g.state.Grants(nil) {
-		if g.state.allowed(grant) {
-			continue
-		}
+	for _, grant := range g.state.Grants(func(grant *Grant) bool { return !g.state.allowed(grant) }) {
 		if ok, _ := g.Revoke(ctx, grant.ID, "client or service removed"); ok {
 			revoked++
 		}

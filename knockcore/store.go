@@ -61,7 +61,7 @@ type MemoryStore struct {
 	Guard *ReplayGuard
 
 	mu     sync.Mutex
-	grants map[GrantID]*Grant
+	grants grantSet
 	bans   map[netip.Prefix]Ban
 }
 
@@ -69,7 +69,7 @@ type MemoryStore struct {
 func NewMemoryStore(capacity int) *MemoryStore {
 	return &MemoryStore{
 		Guard:  NewReplayGuard(capacity),
-		grants: make(map[GrantID]*Grant),
+		grants: newGrantSet(newHolders()),
 		bans:   make(map[netip.Prefix]Ban),
 	}
 }
@@ -89,7 +89,7 @@ func (m *MemoryStore) Nonces() int { return m.Guard.Len() }
 func (m *MemoryStore) SaveGrant(_ context.Context, g *Grant) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.grants[g.ID] = g
+	m.grants.put(g)
 	return nil
 }
 
@@ -97,7 +97,7 @@ func (m *MemoryStore) SaveGrant(_ context.Context, g *Grant) error {
 func (m *MemoryStore) DeleteGrant(_ context.Context, id GrantID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.grants, id)
+	m.grants.remove(id)
 	return nil
 }
 
@@ -106,15 +106,10 @@ func (m *MemoryStore) Grants(context.Context) ([]*Grant, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	var live []*Grant
-	for id, g := range m.grants {
-		if !g.Expires.After(now) {
-			delete(m.grants, id)
-			continue
-		}
-		live = append(live, g)
+	for _, over := range m.grants.list(func(g *Grant) bool { return !g.Expires.After(now) }) {
+		m.grants.remove(over.ID)
 	}
-	return live, nil
+	return m.grants.list(nil), nil
 }
 
 // SaveBan implements Store.

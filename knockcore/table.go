@@ -4,55 +4,45 @@
 package knockcore
 
 import (
+	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Table answers whether an address is in: for one service or any, by one client
-// or any. Look-ups take no lock and allocate nothing; changes are serialised.
+// Table is the index of live grants by address. A Query asks it whether an address
+// is in, without a lock and without allocating.
 //
-// Addresses are in one flat hash table, prefixes in one for each length in use. A
-// writer replaces a table when it gets full.
+// There is one flat hash table for each prefix length in use. A writer replaces it
+// when it gets full.
 type Table struct {
-	base time.Time // what Tick counts from
-	seed uint64
-
-	exact atomic.Pointer[slots]
-	wide  atomic.Pointer[[]wideTable] // one per prefix length in use
-
-	mu       sync.Mutex
-	services map[string]Ref
-	clients  map[string]Ref
+	base    time.Time // what Tick counts from
+	seed    uint64
+	holders *holders
+	lengths atomic.Pointer[[]prefixLength] // the first is that of single addresses
 }
-
-// Ref is a short name for a service or client in a Table, made by ServiceRef
-// and ClientRef. AnyRef stands for all of them.
-type Ref uint32
-
-// AnyRef matches every service or every client.
-const AnyRef Ref = 0
 
 // Tick is a point of the monotonic clock: nanoseconds since the table was made.
 type Tick int64
 
-type wideTable struct {
-	bits int // of the prefix; IPv4 and IPv6 are told apart by v4
-	v4   bool
-	tab  *slots
+// prefixLength is the grants of all prefixes of one length, in bits of an IPv6
+// address: those of IPv4 have 96 more.
+type prefixLength struct {
+	bits  int
+	slots *slots
 }
+
+const (
+	addrBits = 128
+	v4Bits   = 96
+)
 
 // NewTable makes an empty table.
 func NewTable() *Table {
-	t := &Table{
-		base: time.Now(), seed: rand.Uint64(),
-		services: make(map[string]Ref), clients: make(map[string]Ref),
-	}
-	t.exact.Store(newSlots(16))
-	t.wide.Store(new([]wideTable))
+	t := &Table{base: time.Now(), seed: rand.Uint64(), holders: newHolders()}
+	t.lengths.Store(&[]prefixLength{{addrBits, newSlots(leastSlots)}})
 	return t
 }
 
@@ -62,44 +52,132 @@ func (t *Table) Now() Tick { return Tick(time.Since(t.base)) }
 // tick converts a time, by its monotonic reading if it has one.
 func (t *Table) tick(at time.Time) Tick { return Tick(at.Sub(t.base)) }
 
-// ServiceRef returns the Ref of a service name. A table keeps the names it was
-// asked for: they come from configuration, never from the wire.
-func (t *Table) ServiceRef(name string) Ref { return t.ref(t.services, name) }
-
-// ClientRef returns the Ref of a client ID, likewise.
-func (t *Table) ClientRef(id string) Ref { return t.ref(t.clients, id) }
-
-func (t *Table) ref(names map[string]Ref, name string) Ref {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	r, ok := names[name]
-	if !ok {
-		r = Ref(len(names) + 1)
-		names[name] = r
-	}
-	return r
-}
-
-// Allowed reports whether the address holds a grant at this time, for the
-// service and by the client asked for (AnyRef: whichever). An IPv4-mapped
-// address is looked up as IPv4; zones do not matter.
-func (t *Table) Allowed(addr netip.Addr, service, client Ref, now Tick) bool {
-	if addr = plain(addr); !addr.IsValid() {
+// allows reports whether the address holds a grant that fits the query.
+func (t *Table) allows(addr netip.Addr, q *Query) bool {
+	if !addr.IsValid() {
 		return false
 	}
-	if t.exact.Load().find(keyOf(addr), t.seed).allows(service, client, now) {
-		return true
-	}
-	for _, w := range *t.wide.Load() {
-		if w.v4 != addr.Is4() {
-			continue
+	k, v4 := keyOf(addr), addr.Is4() || addr.Is4In6()
+	for _, l := range *t.lengths.Load() {
+		if v4 && l.bits < v4Bits {
+			continue // ::/64 is no prefix of IPv4 addresses
 		}
-		p, err := addr.Prefix(w.bits)
-		if err == nil && w.tab.find(keyOf(p.Addr()), t.seed).allows(service, client, now) {
+		if t.allowsPrefix(l.slots, k.masked(l.bits), q) {
 			return true
 		}
 	}
 	return false
+}
+
+func (t *Table) allowsPrefix(in *slots, k addrKey, q *Query) bool {
+	for i := in.home(k, t.seed); ; i = in.after(i) {
+		s := &in.all[i]
+		if s.grant.Load() == 0 {
+			return false
+		}
+		if !s.is(k) {
+			continue
+		}
+		for until := s.until.Load(); until > 0; {
+			fits := q.fits(t.holders.of(uint32(s.grant.Load() >> 32)))
+			again := s.until.Load()
+			if fits && again == until && Tick(until) > t.Now() {
+				return true
+			}
+			if again == until {
+				break
+			}
+			until = again // it was changed meanwhile
+		}
+	}
+}
+
+// on returns the numbers of the grants whose prefixes cover the address, those of
+// session scope and those that are over included.
+func (t *Table) on(addr netip.Addr) iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		for _, l := range *t.lengths.Load() {
+			if addr.Is4() && l.bits < v4Bits {
+				continue
+			}
+			for n := range t.at(l, keyOf(addr).masked(l.bits)) {
+				if !yield(n) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// of returns the numbers of the grants of exactly this prefix.
+func (t *Table) of(p netip.Prefix) iter.Seq[uint32] {
+	l, _ := t.length(p)
+	return t.at(l, keyOf(p.Addr()))
+}
+
+func (t *Table) at(l prefixLength, k addrKey) iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		if l.slots == nil {
+			return
+		}
+		for s := range l.slots.run(k, t.seed) {
+			if n := s.number(); n != 0 && s.is(k) && !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+// length finds the prefixes of the same length; without slots, and at -1, if there
+// are none.
+func (t *Table) length(p netip.Prefix) (l prefixLength, at int) {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += v4Bits
+	}
+	all := *t.lengths.Load()
+	if at = slices.IndexFunc(all, func(l prefixLength) bool { return l.bits == bits }); at < 0 {
+		return prefixLength{bits: bits}, at
+	}
+	return all[at], at
+}
+
+// add enters a grant. until is its end, or 0 if it does not let the address in.
+func (t *Table) add(p netip.Prefix, holder, number uint32, until Tick) {
+	l, at := t.length(p)
+	roomy := l
+	if at < 0 {
+		roomy.slots = newSlots(leastSlots)
+	} else {
+		roomy.slots = l.slots.roomy(t.seed)
+	}
+	roomy.slots.add(keyOf(p.Addr()), t.seed, uint64(holder)<<32|uint64(number), until)
+	if roomy == l {
+		return
+	}
+	all := slices.Clone(*t.lengths.Load())
+	if at < 0 {
+		all = append(all, roomy)
+	} else {
+		all[at] = roomy
+	}
+	t.lengths.Store(&all)
+}
+
+// renew changes the end of a grant.
+func (t *Table) renew(p netip.Prefix, number uint32, until Tick) {
+	l, _ := t.length(p)
+	l.slots.find(keyOf(p.Addr()), t.seed, number).until.Store(int64(until))
+}
+
+// remove takes a grant out.
+func (t *Table) remove(p netip.Prefix, number uint32) {
+	l, at := t.length(p)
+	l.slots.remove(l.slots.find(keyOf(p.Addr()), t.seed, number))
+	if l.slots.live == 0 && l.bits != addrBits {
+		all := slices.Delete(slices.Clone(*t.lengths.Load()), at, at+1)
+		t.lengths.Store(&all)
+	}
 }
 
 func plain(addr netip.Addr) netip.Addr {
@@ -108,44 +186,4 @@ func plain(addr netip.Addr) netip.Addr {
 		addr = addr.WithZone("")
 	}
 	return addr
-}
-
-// put enters a grant of address scope, or replaces it if its ID is there.
-func (t *Table) put(g *Grant) {
-	service, client := t.ServiceRef(g.Service), t.ClientRef(g.Client)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.change(g.Prefix, func(entries []entry) []entry {
-		return append(slices.DeleteFunc(entries, func(e entry) bool { return e.id == g.ID }),
-			entry{g.ID, service, client, t.tick(g.Expires)})
-	})
-}
-
-// remove takes a grant out.
-func (t *Table) remove(g *Grant) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.change(g.Prefix, func(entries []entry) []entry {
-		return slices.DeleteFunc(entries, func(e entry) bool { return e.id == g.ID })
-	})
-}
-
-// change replaces the entries of a prefix by what f makes of a copy of them.
-func (t *Table) change(p netip.Prefix, f func([]entry) []entry) {
-	now := t.Now()
-	if p.IsSingleIP() {
-		nt := t.exact.Load().roomy(t.seed, now)
-		nt.change(p.Addr(), t.seed, f)
-		t.exact.Store(nt)
-		return
-	}
-	tables := slices.Clone(*t.wide.Load())
-	i := slices.IndexFunc(tables, func(w wideTable) bool { return w.bits == p.Bits() && w.v4 == p.Addr().Is4() })
-	if i < 0 {
-		tables = append(tables, wideTable{bits: p.Bits(), v4: p.Addr().Is4(), tab: newSlots(16)})
-		i = len(tables) - 1
-	}
-	tables[i].tab = tables[i].tab.roomy(t.seed, now)
-	tables[i].tab.change(p.Addr(), t.seed, f)
-	t.wide.Store(&tables)
 }

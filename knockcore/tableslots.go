@@ -5,54 +5,61 @@ package knockcore
 
 import (
 	"encoding/binary"
+	"iter"
 	"math/bits"
 	"net/netip"
-	"runtime"
-	"slices"
 	"sync/atomic"
 )
 
-// slots is an open-addressing hash table by address, at most three quarters full.
-// A look-up costs one cache line as long as an address has one entry only.
-// Readers take no lock; there is one writer at a time.
+// slots is an open-addressing hash table of the grants of prefixes of one length,
+// at most three quarters full. Every grant has a slot of its own, so that a look-up
+// costs one access to memory as long as an address has one grant. Readers take no
+// lock; there is one writer at a time.
 type slots struct {
 	all  []slot
-	used int // slots that have an address, also without an entry
+	used int // slots that have an address, also without a grant
+	live int // slots that have a grant
 }
 
-// slot is what one address has: 64 bytes, a cache line. The address is written
-// once, before version; what follows it changes under version, which is odd
-// meanwhile: a reader that saw it odd or moved looks again.
+// slot is a grant: half a cache line. Its address never changes. While the grant
+// changes into another one of the same address, until is 0.
 type slot struct {
-	version atomic.Uint64 // 0 means that the slot is free
-	hi, lo  atomic.Uint64 // the address as IPv6
-	refs    atomic.Uint64 // service and client of the only entry
-	expires atomic.Int64  // its end; 0 if there is no entry
-	more    atomic.Pointer[[]entry]
-	id      GrantID // of the only entry; for the writer
-	_       [8]byte
+	hi, lo atomic.Uint64 // the address
+	grant  atomic.Uint64 // holder<<32 | number; 0: the slot is free; number 0: it has no grant
+	until  atomic.Int64  // the end of the grant, if it lets anybody in
 }
 
-// entry is a grant as the table knows it.
-type entry struct {
-	id      GrantID
-	service Ref
-	client  Ref
-	expires Tick
+func newSlots(size int) *slots {
+	t := &slots{all: make([]slot, size)}
+	wantHugePages(t.all)
+	return t
 }
 
-func (e *entry) allows(service, client Ref, now Tick) bool {
-	return e.expires > now && (service == AnyRef || e.service == service) && (client == AnyRef || e.client == client)
-}
-
-func newSlots(size int) *slots { return &slots{all: make([]slot, size)} }
-
-// addrKey is an address as two numbers.
+// addrKey is an address as two numbers, an IPv4 address in its IPv6-mapped form.
 type addrKey struct{ hi, lo uint64 }
 
 func keyOf(addr netip.Addr) addrKey {
 	b := addr.As16()
 	return addrKey{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
+}
+
+// addr is the address again.
+func (k addrKey) addr(v4 bool) netip.Addr {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], k.hi)
+	binary.BigEndian.PutUint64(b[8:], k.lo)
+	if v4 {
+		return netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return netip.AddrFrom16(b)
+}
+
+// masked is the key of the prefix with this many of 128 bits.
+func (k addrKey) masked(length int) addrKey {
+	if length <= 64 {
+		return addrKey{k.hi &^ (1<<(64-length) - 1), 0}
+	}
+	return addrKey{k.hi, k.lo &^ (1<<(128-length) - 1)}
 }
 
 func (k addrKey) hash(seed uint64) uint64 {
@@ -61,99 +68,84 @@ func (k addrKey) hash(seed uint64) uint64 {
 	return hi ^ lo
 }
 
-// find returns the slot of the address, or the free one where it would be.
-func (t *slots) find(k addrKey, seed uint64) *slot {
-	mask := uint64(len(t.all) - 1)
-	for i := k.hash(seed) & mask; ; i = (i + 1) & mask {
-		s := &t.all[i]
-		if s.version.Load() == 0 || s.lo.Load() == k.lo && s.hi.Load() == k.hi {
-			return s
+// run returns the slots that may hold grants of the address, the last one being the
+// first free slot.
+func (t *slots) run(k addrKey, seed uint64) iter.Seq[*slot] {
+	return func(yield func(*slot) bool) {
+		for i := t.home(k, seed); ; i = t.after(i) {
+			if s := &t.all[i]; !yield(s) || s.grant.Load() == 0 {
+				return
+			}
 		}
 	}
 }
 
-// allows reports whether an entry of the slot fits.
-func (s *slot) allows(service, client Ref, now Tick) bool {
-	for {
-		version := s.version.Load()
-		refs, expires, more := s.refs.Load(), s.expires.Load(), s.more.Load()
-		if version&1 != 0 || s.version.Load() != version {
-			runtime.Gosched()
+func (t *slots) home(k addrKey, seed uint64) int {
+	i, _ := bits.Mul64(k.hash(seed), uint64(len(t.all)))
+	return int(i)
+}
+
+func (t *slots) after(i int) int {
+	if i++; i < len(t.all) {
+		return i
+	}
+	return 0
+}
+
+// is reports whether the slot is one of the address.
+func (s *slot) is(k addrKey) bool { return s.lo.Load() == k.lo && s.hi.Load() == k.hi }
+
+// number is that of the slot's grant, 0 if it has none.
+func (s *slot) number() uint32 { return uint32(s.grant.Load()) }
+
+// add puts a grant in, for which there must be room.
+func (t *slots) add(k addrKey, seed uint64, grant uint64, until Tick) {
+	for s := range t.run(k, seed) {
+		switch {
+		case s.grant.Load() == 0:
+			s.hi.Store(k.hi)
+			s.lo.Store(k.lo)
+			t.used++
+		case s.number() != 0 || !s.is(k):
 			continue
 		}
-		if more != nil {
-			return slices.ContainsFunc(*more, func(e entry) bool { return e.allows(service, client, now) })
-		}
-		one := entry{service: Ref(refs >> 32), client: Ref(uint32(refs)), expires: Tick(expires)}
-		return one.allows(service, client, now)
+		t.live++
+		s.grant.Store(grant)
+		s.until.Store(int64(until))
+		return
 	}
 }
 
-// entries returns a copy of what the slot holds. For the writer.
-func (s *slot) entries() []entry {
-	if more := s.more.Load(); more != nil {
-		return slices.Clone(*more)
-	}
-	if expires := s.expires.Load(); expires != 0 {
-		refs := s.refs.Load()
-		return []entry{{s.id, Ref(refs >> 32), Ref(uint32(refs)), Tick(expires)}}
+// remove takes a grant out.
+func (t *slots) remove(s *slot) {
+	s.until.Store(0)
+	s.grant.Store(s.grant.Load() >> 32 << 32)
+	t.live--
+}
+
+// find returns the slot of a grant, nil if it is not here.
+func (t *slots) find(k addrKey, seed uint64, number uint32) *slot {
+	for s := range t.run(k, seed) {
+		if s.is(k) && s.number() == number {
+			return s
+		}
 	}
 	return nil
 }
 
-// set replaces what the slot, found for the address, holds. There must be room.
-func (t *slots) set(s *slot, k addrKey, entries []entry) {
-	version := s.version.Load()
-	if version == 0 {
-		s.hi.Store(k.hi)
-		s.lo.Store(k.lo)
-		t.used++
-	}
-	s.version.Store(version + 1)
-	var one entry
-	s.more.Store(nil)
-	switch len(entries) {
-	case 0:
-	case 1:
-		one = entries[0]
-	default:
-		s.more.Store(&entries)
-	}
-	s.id = one.id
-	s.refs.Store(uint64(one.service)<<32 | uint64(one.client))
-	s.expires.Store(int64(one.expires))
-	s.version.Store(version + 2)
-}
-
-// roomy returns the table itself if it has room for another address, otherwise a
-// copy without those that hold nothing any more.
-func (t *slots) roomy(seed uint64, now Tick) *slots {
-	if (t.used+1)*4 < len(t.all)*3 {
+// roomy returns the table itself if it has room for another grant, otherwise a
+// copy without the slots that have none any more.
+func (t *slots) roomy(seed uint64) *slots {
+	if (t.used+1)*4 <= len(t.all)*3 {
 		return t
 	}
-	live := 0
+	grown := newSlots(max(leastSlots, 2*(t.live+1)))
 	for i := range t.all {
-		if t.all[i].allows(AnyRef, AnyRef, now) {
-			live++
-		}
-	}
-	size := 16
-	for size < (live+1)*2 {
-		size *= 2
-	}
-	grown := newSlots(size)
-	for i := range t.all {
-		if s := &t.all[i]; s.allows(AnyRef, AnyRef, now) {
-			k := addrKey{s.hi.Load(), s.lo.Load()}
-			grown.set(grown.find(k, seed), k, s.entries())
+		if s := &t.all[i]; s.number() != 0 {
+			grown.add(addrKey{s.hi.Load(), s.lo.Load()}, seed, s.grant.Load(), Tick(s.until.Load()))
 		}
 	}
 	return grown
 }
 
-// change replaces the entries of an address by what f makes of them.
-func (t *slots) change(addr netip.Addr, seed uint64, f func([]entry) []entry) {
-	k := keyOf(addr)
-	s := t.find(k, seed)
-	t.set(s, k, f(s.entries()))
-}
+const leastSlots = 16

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
 )
 
 func (*Admin) clients(app *App, _ *http.Request) (any, error) {
@@ -23,9 +25,7 @@ func (*Admin) clients(app *App, _ *http.Request) (any, error) {
 	}
 	gate := app.Running()
 	live := make(map[string]int)
-	for _, g := range gate.State().Grants(nil) {
-		live[g.Client]++
-	}
+	gate.State().Each(func(g *knockcore.Grant) { live[g.Client]++ })
 	list := make([]clientJSON, 0, gate.Keyring().Len())
 	for _, c := range gate.Keyring().Clients() {
 		shown := clientJSON{ID: c.ID, Services: c.Services, From: c.From, Secrets: len(c.Secrets), Grants: live[c.ID]}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/device"
 )
 
@@ -86,9 +87,7 @@ func (*Admin) devices(app *App, r *http.Request) (any, error) {
 	}
 	gate := app.Running()
 	live := make(map[string]int)
-	for _, g := range gate.State().Grants(nil) {
-		live[g.Device()]++
-	}
+	gate.State().Each(func(g *knockcore.Grant) { live[g.Device()]++ })
 	list := []deviceJSON{}
 	for _, d := range *app.devices.known.Load() {
 		if match(d) {

@@ -6,6 +6,8 @@ package knockapp
 import (
 	"net/http"
 	"time"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
 )
 
 func (*Admin) health(app *App, _ *http.Request) (any, error) {
@@ -29,9 +31,7 @@ func (*Admin) status(app *App, _ *http.Request) (any, error) {
 		Grants   int      `json:"grants"`
 	}
 	live := make(map[string]int)
-	for _, g := range gate.State().Grants(nil) {
-		live[g.Service]++
-	}
+	gate.State().Each(func(g *knockcore.Grant) { live[g.Service]++ })
 	answer := struct {
 		Healthy  bool          `json:"healthy"`
 		Problems []string      `json:"problems,omitempty"`
