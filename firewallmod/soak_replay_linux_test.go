@@ -53,7 +53,10 @@ func (s *soak) throwAgain(when string, lines []auditLine) {
 	}
 	thrown := slices.Clone(fresh)
 	for range min(30, len(s.accepted)) {
-		thrown = append(thrown, s.accepted[s.rnd.IntN(len(s.accepted))])
+		x := s.accepted[s.rnd.IntN(len(s.accepted))]
+		if x.port != bothPort || time.Since(x.at) < bothWindow/2 { // else its window may be closed
+			thrown = append(thrown, x)
+		}
 	}
 	s.accepted = append(s.accepted, fresh...)
 	datagrams := 0

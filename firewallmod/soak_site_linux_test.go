@@ -60,6 +60,9 @@ type life struct {
 const (
 	longPort, shortPort, bothPort, framePort = "2222", "3333", "5555", "4444"
 	shortWindow                              = 2 * time.Second
+	// bothWindow is long enough for throwing frames again, and so short that the
+	// sessions of interrupted knocks don't add up to the most that a client may have.
+	bothWindow = 2 * time.Minute
 )
 
 // strangerTries are the ports that a stranger must never get into.
@@ -126,7 +129,7 @@ func (s *soak) caddyfile() string {
 			firewall nftables
 		}
 		service both tcp/%s {
-			open_for 4h
+			open_for %s
 			require_session
 			firewall nftables
 		}
@@ -141,7 +144,7 @@ func (s *soak) caddyfile() string {
 		time_window %ds
 	}
 	layer4 {
-		:%[6]s {
+		:%[7]s {
 			route {
 				knock frame {
 					admit {
@@ -163,7 +166,7 @@ func (s *soak) caddyfile() string {
 		}
 	}
 }
-`, s.admin, longPort, shortPort, shortWindow, bothPort, framePort, s.disk.store(), s.window)
+`, s.admin, longPort, shortPort, shortWindow, bothPort, bothWindow, framePort, s.disk.store(), s.window)
 }
 
 // badConfig is refused, while it is read or when it has half started.

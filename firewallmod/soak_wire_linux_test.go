@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,6 +45,7 @@ func htons(n uint16) uint16 { return n<<8 | n>>8 }
 // sent is what a client sent, by itself: a datagram or the beginning of a stream.
 type sent struct {
 	client *soakClient
+	at     time.Time
 	from   netip.AddrPort
 	port   string
 	data   []byte
@@ -76,7 +78,7 @@ func (t *tap) read(c *soakClient) (datagrams, streams []sent, err error) {
 			continue
 		}
 		f := flow{netip.AddrPortFrom(source, binary.BigEndian.Uint16(segment)), binary.BigEndian.Uint16(segment[2:])}
-		s := sent{client: c, from: f.from, port: portNames[f.port]}
+		s := sent{client: c, at: time.Now(), from: f.from, port: portNames[f.port]}
 		switch {
 		case s.port == "":
 		case protocol == unix.IPPROTO_UDP && len(segment) > 8:

@@ -515,6 +515,49 @@ func TestUsedSessionStaysUsed(t *testing.T) {
 	}
 }
 
+// backwards lists the latest grant first.
+type backwards struct{ *MemoryStore }
+
+func (b backwards) Grants(ctx context.Context) ([]*Grant, error) {
+	grants, err := b.MemoryStore.Grants(ctx)
+	slices.SortFunc(grants, func(x, y *Grant) int { return y.Made.Compare(x.Made) })
+	return grants, err
+}
+
+// TestRestoreAtTheLimits: as many sessions as there may be, others that are used up,
+// and more grants than may be now keep nobody from starting.
+func TestRestoreAtTheLimits(t *testing.T) {
+	store := NewMemoryStore(0)
+	g := newGateTest(t, nil)
+	g.state = NewState(store, 0)
+	for i := range MaxSessions + 10 {
+		id := fmt.Sprintf("session %08d", i)
+		if _, err := g.Admit(t.Context(), g.session("alice", id, nil)); err != nil {
+			t.Fatal(err)
+		}
+		if i < 10 {
+			if _, err := g.Admit(t.Context(), g.session("alice", id, frameOf)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, s := range []Store{store, backwards{store}} { // stores list in no order
+		next := newGateTest(t, nil)
+		next.state = NewState(s, 0)
+		if n, err := next.Restore(t.Context()); n != MaxSessions+10 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	fewer := newGateTest(t, nil)
+	fewer.state = NewState(store, 20)
+	if n, err := fewer.Restore(t.Context()); n != 20 || err != nil {
+		t.Fatal(n, err)
+	}
+	if left, _ := store.Grants(t.Context()); len(left) != 20 {
+		t.Errorf("%d grants are kept", len(left))
+	}
+}
+
 func TestSecretDoesNotPrint(t *testing.T) {
 	s := NewSecret([]byte("hunter2 hunter2 hunter2"))
 	type holder struct {

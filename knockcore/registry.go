@@ -52,6 +52,10 @@ func (g *Grant) target() target { return target{g.Prefix, g.Service} }
 
 func (g *Grant) sessionKey() sessionKey { return sessionKey{g.Client, g.Service} }
 
+// waits reports whether the grant is a session that a frame may use. One that was
+// used up, maybe in a former life, only keeps its window open.
+func (g *Grant) waits() bool { return g.Scope == ScopeSession && g.Uses != 0 }
+
 // put enters a grant. A grant of address scope that equals another one (client,
 // service, prefix) takes its place and its ID: the knock that came last decides
 // how long. The former grant is returned, nil if there was none. most bounds the
@@ -75,7 +79,7 @@ func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
 		if former.Scope == ScopeSession {
 			dropID(r.sessions, former.sessionKey(), g.ID)
 		}
-	case g.Scope == ScopeSession && len(r.sessions[g.sessionKey()]) >= MaxSessions:
+	case g.waits() && len(r.sessions[g.sessionKey()]) >= MaxSessions:
 		return nil, &Refusal{Reason: ReasonLimited, Client: g.Client, Detail: "too many unused sessions"}
 	case r.set.len() >= r.limit || most > 0 && r.methods[g.Method] >= most:
 		return nil, &Refusal{Reason: ReasonLimited, Client: g.Client, Detail: "too many live grants"}
@@ -98,7 +102,7 @@ func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
 		r.table.add(g.Prefix, holder, n, until)
 		heap.Fix(byExpiry{r}, int(r.set.at(n).place))
 	}
-	if g.Scope == ScopeSession && g.Uses != 0 { // else used up in a former life: it only keeps its window open
+	if g.waits() {
 		k := g.sessionKey()
 		r.sessions[k] = append(r.sessions[k], g.ID)
 		for _, w := range r.waiters[k] {

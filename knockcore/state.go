@@ -308,7 +308,8 @@ func (g *Gatekeeper) Restore(ctx context.Context) (restored int, err error) {
 			continue
 		}
 		if _, err := g.state.enter(ctx, grant, g.firewall(grant.Service), 0); err != nil {
-			if over() { // meanwhile, so that no window opened
+			// Over meanwhile, so that no window opened; or beyond a limit that is lower now.
+			if over() || ReasonOf(err) == ReasonLimited {
 				_ = g.state.Store.DeleteGrant(ctx, grant.ID)
 				continue
 			}
