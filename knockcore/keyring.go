@@ -8,7 +8,9 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
 )
 
 // HintLen is the length in bytes of libknock's key hints.
@@ -37,6 +39,8 @@ type Keyring struct {
 func NewKeyring(clients []*Client) (*Keyring, error) {
 	k := &Keyring{
 		clients: make(map[string]*Client, len(clients)),
+		ids:     make([]string, 0, len(clients)),
+		creds:   make([]Credential, 0, len(clients)),
 		apiKeys: make(map[[sha256.Size]byte]*Client),
 	}
 	for _, c := range slices.SortedFunc(slices.Values(clients), func(a, b *Client) int { return cmp.Compare(a.ID, b.ID) }) {
@@ -52,7 +56,7 @@ func NewKeyring(clients []*Client) (*Keyring, error) {
 			if slices.ContainsFunc(c.Secrets[:i], s.Equal) {
 				return nil, fmt.Errorf("client %s has the same secret twice", c.ID)
 			}
-			k.creds = append(k.creds, Credential{Client: c, Secret: s, MAC: NewMAC(s.Bytes())})
+			k.creds = append(k.creds, Credential{Client: c, Secret: s})
 		}
 		for _, h := range c.APIKeyHashes {
 			if other := k.apiKeys[h]; other != nil {
@@ -61,7 +65,23 @@ func NewKeyring(clients []*Client) (*Keyring, error) {
 			k.apiKeys[h] = c
 		}
 	}
+	k.prepare()
 	return k, nil
+}
+
+// prepare makes the credentials' MACs; all processors share in many.
+func (k *Keyring) prepare() {
+	workers := max(1, min(runtime.GOMAXPROCS(0), len(k.creds)/scanBlock))
+	var all sync.WaitGroup
+	for worker := range workers {
+		part := k.creds[worker*len(k.creds)/workers : (worker+1)*len(k.creds)/workers]
+		all.Go(func() {
+			for i := range part {
+				part[i].MAC = NewMAC(part[i].Secret.Bytes())
+			}
+		})
+	}
+	all.Wait()
 }
 
 // NewInspectionKeyring makes a keyring of one client without checking it: for
@@ -70,8 +90,9 @@ func NewKeyring(clients []*Client) (*Keyring, error) {
 func NewInspectionKeyring(c *Client) *Keyring {
 	k := &Keyring{clients: map[string]*Client{c.ID: c}, ids: []string{c.ID}}
 	for _, s := range c.Secrets {
-		k.creds = append(k.creds, Credential{Client: c, Secret: s, MAC: NewMAC(s.Bytes())})
+		k.creds = append(k.creds, Credential{Client: c, Secret: s})
 	}
+	k.prepare()
 	return k
 }
 

@@ -6,6 +6,7 @@ package knockapp
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"time"
 
@@ -86,10 +87,11 @@ type Client struct {
 
 // convertClients expands and checks clients.
 func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.Client, error) {
-	var clients []*knockcore.Client
+	converted := a.convertEach(all, repl)
+	clients := make([]*knockcore.Client, 0, len(all))
 	var literal []string // have a secret in the configuration itself
-	seen := make(map[string]string)
-	for _, c := range all {
+	seen := make(map[string]string, len(all))
+	for i, c := range all {
 		if first, twice := seen[c.ID]; twice {
 			if first != "" {
 				first = " (first at " + first + ")"
@@ -97,7 +99,7 @@ func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.
 			return nil, Placed(c.At, fmt.Errorf("client %s is defined twice%s; put all its secrets into one block", c.ID, first))
 		}
 		seen[c.ID] = c.At
-		client, err := c.convert(repl, a.InsecureFileMode)
+		client, err := converted[i].client, converted[i].err
 		if err != nil {
 			return nil, Placed(c.At, fmt.Errorf("client %s: %w", c.ID, err))
 		}
@@ -117,6 +119,26 @@ func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.
 			zap.Strings("clients", literal[:min(n, 10)]), zap.Int("count", n))
 	}
 	return clients, checkShared(clients)
+}
+
+type convertedClient struct {
+	client *knockcore.Client
+	err    error
+}
+
+// convertApart is how many clients a processor converts at least.
+const convertApart = 500
+
+// convertEach converts each client by itself; all processors share in many.
+func (a *App) convertEach(all []*Client, repl *caddy.Replacer) []convertedClient {
+	converted := make([]convertedClient, len(all))
+	parts := max(1, min(runtime.GOMAXPROCS(0), len(all)/convertApart))
+	together(parts, func(part int) {
+		for i := part * len(all) / parts; i < (part+1)*len(all)/parts; i++ {
+			converted[i].client, converted[i].err = all[i].convert(repl, a.InsecureFileMode)
+		}
+	})
+	return converted
 }
 
 func (c *Client) convert(repl *caddy.Replacer, insecureFiles bool) (*knockcore.Client, error) {

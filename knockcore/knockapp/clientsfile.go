@@ -6,7 +6,6 @@ package knockapp
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -82,22 +81,19 @@ func parseClientsFile(file *os.File, path string, insecure bool) (*ClientsFile, 
 	if err := checkKeyFile(path, insecure); err != nil {
 		return nil, err
 	}
-	b, err := io.ReadAll(io.LimitReader(file, maxClientsFile+1))
-	if err != nil {
+	var b bytes.Buffer
+	if info, err := file.Stat(); err == nil && info.Size() <= maxClientsFile {
+		b.Grow(int(info.Size()) + bytes.MinRead)
+	}
+	if _, err := b.ReadFrom(io.LimitReader(file, maxClientsFile+1)); err != nil {
 		return nil, err
 	}
-	if len(b) > maxClientsFile {
+	if b.Len() > maxClientsFile {
 		return nil, fmt.Errorf("clients file is larger than %d bytes", maxClientsFile)
 	}
-	content := new(ClientsFile)
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(content); err != nil {
-		line := 1 + bytes.Count(b[:min(int(dec.InputOffset()), len(b))], []byte("\n"))
-		return nil, fmt.Errorf("%s:%d: %w", path, line, err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, fmt.Errorf("%s: there is something after the end of the JSON object", path)
+	content, err := decodeClients(b.Bytes(), path)
+	if err != nil {
+		return nil, err
 	}
 	for i, c := range content.Clients {
 		if c == nil {

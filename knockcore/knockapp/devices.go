@@ -78,6 +78,9 @@ func (a *App) readDevices() {
 
 // withDevices gives clients the keys of their devices.
 func (a *App) withDevices(clients []*knockcore.Client) {
+	if len(*a.devices.known.Load()) == 0 {
+		return
+	}
 	byID := make(map[string]*knockcore.Client, len(clients))
 	taken := make(map[[sha256.Size]byte]bool)
 	for _, c := range clients {
