@@ -9,11 +9,17 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-knock/caddy-knock/knockcore"
 )
 
 // TestComments: every file has its licence, every exported symbol and every field
@@ -126,30 +132,120 @@ func checkSpec(path string, d *ast.GenDecl, spec ast.Spec, complain func(token.P
 	return symbols
 }
 
-var testRow = regexp.MustCompile("`([\\w/]+) (Test\\w+)`")
+var testRow = regexp.MustCompile("`([\\w/-]+) ((?:Test|Fuzz)\\w+)`")
+
+// exists reports whether a folder has the test or fuzz target.
+func exists(t *testing.T, folder, name string) bool {
+	t.Helper()
+	files, _ := filepath.Glob(filepath.Join(folder, "*_test.go"))
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(source, []byte("func "+name+"(t *testing.T)")) || bytes.Contains(source, []byte("func "+name+"(f *testing.F)")) {
+			return true
+		}
+	}
+	return false
+}
 
 // TestREADMEProofs: the tests that the README names as proofs exist.
 func TestREADMEProofs(t *testing.T) {
+	proofs := testRow.FindAllStringSubmatch(readREADME(t), -1)
+	if len(proofs) < 40 {
+		t.Errorf("only %d proofs", len(proofs))
+	}
+	for _, proof := range proofs {
+		if !exists(t, proof[1], proof[2]) {
+			t.Errorf("README: there is no %s in %s", proof[2], proof[1])
+		}
+	}
+	if exists(t, "l4knock", "TestThatNobodyWrote") || len(testRow.FindAllString("`l4knock TestA`, `examples/http-knock FuzzB`, `Test`", -1)) != 2 {
+		t.Error("missing tests would not be found")
+	}
+}
+
+func readREADME(t *testing.T) string {
+	t.Helper()
 	text, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	proofs := testRow.FindAllStringSubmatch(string(text), -1)
-	if len(proofs) < 15 {
-		t.Errorf("only %d proofs", len(proofs))
+	return string(text)
+}
+
+// methodRow is a row of the README's table of methods.
+type methodRow struct{ method, modules, on, status, proof string }
+
+func methodRows(readme string) (rows []methodRow) {
+	_, table, _ := strings.Cut(readme, "| method | comes in by | Caddy on | status | proof |\n")
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.TrimSpace(line), "|")
+		if len(cells) != 7 {
+			break
+		}
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		if !strings.HasPrefix(cells[1], "---") {
+			rows = append(rows, methodRow{cells[1], cells[2], cells[3], cells[4], cells[5]})
+		}
 	}
-	for _, proof := range proofs {
-		files, _ := filepath.Glob(filepath.Join(proof[1], "*_test.go"))
-		found := false
-		for _, file := range files {
-			source, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
+	return rows
+}
+
+var word = regexp.MustCompile("`([^`]+)`")
+
+// checkMethodRows says what is wrong with the table: rows whose cells say nothing that
+// can be checked, and methods and modules that it leaves out.
+func checkMethodRows(rows []methodRow) (complaints []string) {
+	missing := make(map[string]bool)
+	for _, m := range knockcore.AllMethods.Methods() {
+		missing[m.String()] = true
+	}
+	for _, m := range caddy.GetModules("knock.sources") {
+		missing[string(m.ID)] = true
+	}
+	for _, row := range rows {
+		for _, m := range word.FindAllStringSubmatch(row.method, -1) {
+			delete(missing, m[1])
+		}
+		modules := word.FindAllStringSubmatch(row.modules, -1)
+		if len(modules) == 0 {
+			complaints = append(complaints, row.method+": no module")
+		}
+		for _, m := range modules {
+			delete(missing, m[1])
+			if _, err := caddy.GetModule(m[1]); err != nil {
+				complaints = append(complaints, err.Error())
 			}
-			found = found || bytes.Contains(source, []byte("func "+proof[2]+"(t *testing.T)"))
 		}
-		if !found {
-			t.Errorf("README: there is no %s in %s", proof[2], proof[1])
+		passive := strings.Contains(row.modules, "nflog") || strings.Contains(row.modules, "packet")
+		switch {
+		case row.on != "any" && row.on != "Linux" || passive != (row.on == "Linux"):
+			complaints = append(complaints, row.modules+": not on "+row.on)
+		case row.status != "vectors" && row.status != "theirs":
+			complaints = append(complaints, row.modules+": status "+row.status)
+		case !testRow.MatchString(row.proof):
+			complaints = append(complaints, row.modules+": no proof")
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
+		complaints = append(complaints, name+" is missing")
+	}
+	return complaints
+}
+
+// TestREADMEMethods: the README's table has each method and source, where it runs and
+// what proves it.
+func TestREADMEMethods(t *testing.T) {
+	for _, complaint := range checkMethodRows(methodRows(readREADME(t))) {
+		t.Errorf("README: %s", complaint)
+	}
+	bad := "| method | comes in by | Caddy on | status | proof |\n|---|---|---|---|---|\n| `udp` | `knock.sources.upd` | Linux | vectors | `a TestB` |\n| `http` | `http.handlers.knock` | any | done | |\n\ntext"
+	got := checkMethodRows(methodRows(bad))
+	if len(methodRows(bad)) != 2 || len(got) < 10 || !slices.Contains(got, "pyknock is missing") || !slices.Contains(got, "`http.handlers.knock`: status done") {
+		t.Errorf("a bad table passes: %q", got)
 	}
 }
