@@ -30,12 +30,7 @@ func dialConntrack(netns int) (*conntrack.Conn, error) {
 // conntrack finds the flows that the requests are about, and of those that were
 // translated to a port of this host, the sockets.
 func (e *Engine) conntrack(asked []request) (flows []conntrack.Flow, natted map[pair]bool, err error) {
-	conn, err := dialConntrack(e.cfg.NetNS)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer conn.Close()
-	all, err := conn.Dump(nil)
+	all, err := dump(e.cfg.NetNS, sources(asked))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrConntrack, err)
 	}
@@ -47,15 +42,12 @@ func (e *Engine) conntrack(asked []request) (flows []conntrack.Flow, natted map[
 	for i := range all {
 		orig := &all[i].TupleOrig
 		proto := knockcore.Protocol(orig.Proto.Protocol)
-		if proto != knockcore.TCP && proto != knockcore.UDP {
-			continue
-		}
 		remote := netip.AddrPortFrom(orig.IP.SourceAddress.Unmap(), orig.Proto.SourcePort)
 		r := e.wanted(asked, proto, remote, orig.Proto.DestinationPort)
 		if r == nil || !gated(r.service, orig.IP.DestinationAddress.Unmap(), local) {
 			continue
 		}
-		flows = append(flows, conntrack.Flow{TupleOrig: *orig, TupleReply: all[i].TupleReply, Zone: all[i].Zone})
+		flows = append(flows, all[i])
 		if reply := all[i].TupleReply; proto == knockcore.TCP && (reply.IP.SourceAddress != orig.IP.DestinationAddress || reply.Proto.SourcePort != orig.Proto.DestinationPort) {
 			natted[pair{
 				netip.AddrPortFrom(reply.IP.SourceAddress.Unmap(), reply.Proto.SourcePort),

@@ -71,10 +71,10 @@ func (e *Engine) sockets(asked []request, natted map[pair]bool) (reset int, err 
 		return 0, err
 	}
 	defer conn.Close()
-	msgs, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: tcpDiagGetSock, Flags: netlink.Request | netlink.Dump},
-		Data:   listRequest(openStates),
-	})
+	msgs, err := list(conn, remoteFilter(remotes(asked, natted)))
+	if err != nil { // a kernel may not like the filter
+		msgs, err = list(conn, nil)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("%w: listing sockets: %w", ErrSockets, err)
 	}
@@ -92,6 +92,31 @@ func (e *Engine) sockets(asked []request, natted map[pair]bool) (reset int, err 
 		}
 	}
 	return reset, nil
+}
+
+// remotes are the other ends of what is looked for.
+func remotes(asked []request, natted map[pair]bool) (list []netip.Prefix) {
+	seen := make(map[netip.Prefix]bool)
+	add := func(p netip.Prefix) {
+		if !seen[p] {
+			seen[p], list = true, append(list, p)
+		}
+	}
+	for _, r := range asked {
+		add(r.prefix)
+	}
+	for ends := range natted {
+		add(knockcore.AddrPrefix(ends.remote.Addr()))
+	}
+	return list
+}
+
+// list lists the open TCP sockets that the filter selects; nil means all.
+func list(conn *netlink.Conn, filter []byte) ([]netlink.Message, error) {
+	return conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: tcpDiagGetSock, Flags: netlink.Request | netlink.Dump},
+		Data:   append(listRequest(openStates), filter...),
+	})
 }
 
 func destroy(conn *netlink.Conn, family uint8, id []byte) error {
