@@ -22,15 +22,21 @@ type Credential struct {
 	Secret Secret
 	// MAC is HMAC-SHA256 under the secret.
 	MAC MAC
+
+	place int // in the keyring
 }
 
-// Keyring holds the clients of one configuration. It is immutable: a change of
-// clients is a new Keyring.
+// Keyring holds the clients of one configuration. It is immutable, but for what it
+// remembers of addresses: a change of clients is a new Keyring.
 type Keyring struct {
 	clients map[string]*Client
 	ids     []string
 	creds   []Credential
 	apiKeys map[[sha256.Size]byte]*Client
+
+	familiar  *Familiar // with places of creds
+	findTwins sync.Once
+	twins     []bool // by place: another credential has the same secret
 }
 
 // NewKeyring checks the clients and prepares their credentials. IDs must be
@@ -56,7 +62,7 @@ func NewKeyring(clients []*Client) (*Keyring, error) {
 			if slices.ContainsFunc(c.Secrets[:i], s.Equal) {
 				return nil, fmt.Errorf("client %s has the same secret twice", c.ID)
 			}
-			k.creds = append(k.creds, Credential{Client: c, Secret: s})
+			k.creds = append(k.creds, Credential{Client: c, Secret: s, place: len(k.creds)})
 		}
 		for _, h := range c.APIKeyHashes {
 			if other := k.apiKeys[h]; other != nil {
@@ -66,6 +72,7 @@ func NewKeyring(clients []*Client) (*Keyring, error) {
 		}
 	}
 	k.prepare()
+	k.familiar = NewFamiliar(len(k.creds))
 	return k, nil
 }
 

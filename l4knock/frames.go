@@ -117,6 +117,7 @@ func (f *Frames) stream(cx *layer4.Connection, gate *knockcore.Gatekeeper) *wire
 		}
 	}
 	l := &look{key: key, stream: f.checker.Frames.NewStream(key.ring, key.port)}
+	l.stream.From(knockserver.AddrPortOf(cx.RemoteAddr()).Addr())
 	cx.SetVar(lookVar, append(looks, l))
 	return &l.stream
 }

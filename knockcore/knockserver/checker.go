@@ -111,6 +111,7 @@ func (c *Checker) Check(ctx context.Context, gate *knockcore.Gatekeeper, conn ne
 		s := c.Frames.NewStream(gate.Keyring(), c.PortOf(conn))
 		stream = &s
 	}
+	stream.From(source)
 	deadline := time.Now().Add(c.wait())
 	head, verdict, evicted, err := c.read(ctx, conn, stream, deadline)
 	if verdict.State != wire.Authentic {
@@ -131,6 +132,7 @@ func (c *Checker) Check(ctx context.Context, gate *knockcore.Gatekeeper, conn ne
 	if err != nil {
 		return Result{Rest: head, Err: err, NearMiss: client.ID}
 	}
+	stream.Admitted()
 	peer := &Peer{Grant: grants[0], Time: time.UnixMilli(frame.Time), KnockMethod: frame.KnockMethod, Extensions: frame.Extensions}
 	if frame.WantProof {
 		if err := prove(conn, frame, verdict.Credential); err != nil {

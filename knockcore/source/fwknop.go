@@ -18,7 +18,8 @@ const maxSkew = 1 << 33
 // the ports that it asks for has to be one of a service, which then opens as a
 // whole.
 func (d *Dispatcher) fwknop(ctx context.Context, p *Packet) error {
-	packet, client, err := d.keys().fwknop.Open(p.Payload)
+	keys := d.keys().fwknop
+	packet, client, key, err := keys.OpenFrom(p.From.Addr(), p.Payload)
 	if err != nil { // a command is returned along with an error
 		return d.refuse(knockcore.MethodFwknop, p, err)
 	}
@@ -50,5 +51,8 @@ func (d *Dispatcher) fwknop(ctx context.Context, p *Packet) error {
 	if !packet.Allow.IsUnspecified() { // 0.0.0.0 stands for the source
 		k.For = knockcore.AddrPrefix(packet.Allow)
 	}
-	return d.admit(ctx, k)
+	if err = d.admit(ctx, k); err == nil {
+		keys.Admitted(p.From.Addr(), key)
+	}
+	return err
 }

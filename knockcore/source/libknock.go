@@ -47,7 +47,8 @@ func (d *Dispatcher) libknock(ctx context.Context, p *Packet, method knockcore.M
 		return d.refuse(method, p, knockcore.ReasonMalformed)
 	}
 	s := knockcore.GetMACScratch()
-	frame, cred, err := d.frames.Open(d.gate.Keyring(), s, p.Payload)
+	ring := d.gate.Keyring()
+	frame, cred, err := d.frames.OpenFrom(p.From.Addr(), ring, s, p.Payload)
 	s.Free()
 	if err != nil {
 		return d.refuse(method, p, err)
@@ -59,7 +60,7 @@ func (d *Dispatcher) libknock(ctx context.Context, p *Packet, method knockcore.M
 		Replay: knockcore.NewReplayKey(knockcore.ReplayUDP, cred.Client.ID, frame.Nonce),
 	}
 	if !frame.NeedsSequence() {
-		return d.admit(ctx, k)
+		return d.admitKnown(ctx, k, ring, cred)
 	}
 	// A part is a frame of its own right: whatever the gatekeeper checks holds for
 	// it, and its nonce is spent, before it counts. What completes the sequence is
@@ -81,7 +82,16 @@ func (d *Dispatcher) libknock(ctx context.Context, p *Packet, method knockcore.M
 		return nil
 	}
 	k.Replay = knockcore.ReplayKey{}
-	return d.admit(ctx, k)
+	return d.admitKnown(ctx, k, ring, cred)
+}
+
+// admitKnown is admit that remembers where the client was admitted from.
+func (d *Dispatcher) admitKnown(ctx context.Context, k knockcore.Knock, ring *knockcore.Keyring, cred *knockcore.Credential) error {
+	err := d.admit(ctx, k)
+	if err == nil {
+		ring.Remember(k.Source, cred)
+	}
+	return err
 }
 
 // spend spends the nonce of a part.

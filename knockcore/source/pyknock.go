@@ -15,7 +15,8 @@ import (
 // may knock for another address than its own is the gatekeeper's to say.
 func (d *Dispatcher) pyknock(ctx context.Context, p *Packet) error {
 	s := knockcore.GetMACScratch()
-	knock, client, err := d.keys().pyknock.Open(d.gate.Now(), d.cfg.PyknockWindow, s, p.Payload)
+	keys := d.keys().pyknock
+	knock, client, key, err := keys.OpenFrom(p.From.Addr(), d.gate.Now(), d.cfg.PyknockWindow, s, p.Payload)
 	s.Free()
 	if err != nil {
 		return d.refuse(knockcore.MethodPyknock, p, err)
@@ -37,5 +38,8 @@ func (d *Dispatcher) pyknock(ctx context.Context, p *Packet) error {
 	if knock.Close {
 		k.Action = knockcore.ActionClose
 	}
-	return d.admit(ctx, k)
+	if err = d.admit(ctx, k); err == nil {
+		keys.Admitted(p.From.Addr(), key)
+	}
+	return err
 }

@@ -5,6 +5,7 @@ package wire
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -12,14 +13,20 @@ import (
 )
 
 // BenchmarkDatagramOpen: the client in the middle of the list, the last of the
-// ports; and a stranger's datagram of the same form.
+// ports; the same from an address that it was admitted from; and a stranger's datagram
+// of the same form.
 func BenchmarkDatagramOpen(b *testing.B) {
 	for _, clients := range []int{1, 100, 10000} {
 		k := vectorKeyring(b, synClients(clients))
 		cred := &k.Credentials()[clients/2]
 		for _, ports := range [][]uint16{{22}, {80, 443, 22}} {
 			cfg := DatagramConfig{Methods: knockcore.AllMethods, Ports: ports}
-			for name, port := range map[string]uint16{"accept": 22, "reject": 9} {
+			k.Remember(familiarAddr, cred)
+			for name, port := range map[string]uint16{"accept": 22, "reject": 9, "familiar": 22} {
+				source := netip.Addr{}
+				if name == "familiar" {
+					source = familiarAddr
+				}
 				frame, err := (&Datagram{Method: knockcore.MethodUDP, Port: port, Session: make([]byte, 16)}).Seal(cred)
 				if err != nil {
 					b.Fatal(err)
@@ -28,7 +35,7 @@ func BenchmarkDatagramOpen(b *testing.B) {
 					b.ReportAllocs()
 					s := knockcore.NewMACScratch()
 					for b.Loop() {
-						if _, _, err := cfg.Open(k, s, frame); (err == nil) != (name == "accept") {
+						if _, _, err := cfg.OpenFrom(source, k, s, frame); (err == nil) != (port == 22) {
 							b.Fatal(err)
 						}
 					}

@@ -6,6 +6,7 @@ package wire
 import (
 	"crypto/subtle"
 	"encoding/binary"
+	"net/netip"
 
 	"golang.org/x/crypto/chacha20poly1305"
 
@@ -43,20 +44,35 @@ type DatagramConfig struct {
 // knockcore.NewReplayKey(knockcore.ReplayUDP, cred.Client.ID, d.Nonce), and so
 // is what sequence methods need (see [Datagram.NeedsSequence]).
 func (c *DatagramConfig) Open(k *knockcore.Keyring, s *knockcore.MACScratch, b []byte) (*Datagram, *knockcore.Credential, error) {
+	return c.OpenFrom(netip.Addr{}, k, s, b)
+}
+
+// OpenFrom is Open for a datagram from this address: clients that were admitted from
+// there lately (see [knockcore.Keyring.Remember]) are tried before the others, which
+// changes nothing but the cost.
+func (c *DatagramConfig) OpenFrom(source netip.Addr, k *knockcore.Keyring, s *knockcore.MACScratch, b []byte) (*Datagram, *knockcore.Credential, error) {
 	if reason := c.checkHeader(b); reason != knockcore.ReasonNone {
 		return nil, nil, reason
 	}
 	var room [4]*knockcore.Credential
 	var fits *knockcore.Credential
-	for _, port := range c.Ports {
-		s.Buf = appendHintMessage(s.Buf[:0], datagramHintLabel, b[:DatagramNonceLen], port)
-		found := k.Candidates(s, s.Buf, b[DatagramNonceLen:DatagramNonceLen+knockcore.HintLen], room[:0])
-		if len(found) == 0 {
-			continue
-		}
-		fits = found[0]
-		if d, cred, err := c.openFor(found, s, b, port); d != nil || err != nil {
-			return d, cred, err
+	hint := b[DatagramNonceLen : DatagramNonceLen+knockcore.HintLen]
+	for _, all := range [...]bool{false, true} {
+		for _, port := range c.Ports {
+			s.Buf = appendHintMessage(s.Buf[:0], datagramHintLabel, b[:DatagramNonceLen], port)
+			found := room[:0]
+			if all {
+				found = k.Candidates(s, s.Buf, hint, found)
+			} else {
+				found = k.Familiar(source, s, s.Buf, hint, found)
+			}
+			if len(found) == 0 {
+				continue
+			}
+			fits = found[0]
+			if d, cred, err := c.openFor(found, s, b, port); d != nil || err != nil {
+				return d, cred, err
+			}
 		}
 	}
 	if fits == nil {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"net/netip"
 	"sync"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
@@ -51,8 +52,11 @@ func WeakFwknopKeys(keys knockcore.FwknopKeys) bool {
 }
 
 // FwknopKeys are the fwknop key pairs of all clients, ready for use. They are
-// immutable and safe for concurrent use.
-type FwknopKeys struct{ keys []fwknopKey }
+// immutable, but for what they remember of addresses, and safe for concurrent use.
+type FwknopKeys struct {
+	keys     []fwknopKey
+	familiar *knockcore.Familiar
+}
 
 type fwknopKey struct {
 	client     *knockcore.Client // nil in OpenFwknop
@@ -80,6 +84,7 @@ func NewFwknopKeys(k *knockcore.Keyring) *FwknopKeys {
 			}
 		}
 	}
+	set.familiar = knockcore.NewFamiliar(len(set.keys))
 	return set
 }
 
@@ -134,35 +139,53 @@ func OpenFwknop(keys knockcore.FwknopKeys, b []byte) (*Fwknop, error) {
 // error is a *knockcore.Refusal that names the client. The client is returned
 // exactly if the content is.
 func (k *FwknopKeys) Open(b []byte) (*Fwknop, *knockcore.Client, error) {
+	f, client, _, err := k.OpenFrom(netip.Addr{}, b)
+	return f, client, err
+}
+
+// OpenFrom is Open for a packet from this address: pairs that were good for an
+// admission from there lately (see Admitted) are tried before the others, which
+// changes nothing but the cost. pair is the number of the pair.
+func (k *FwknopKeys) OpenFrom(source netip.Addr, b []byte) (f *Fwknop, client *knockcore.Client, pair int, err error) {
 	if !LooksLikeFwknop(b) {
-		return nil, nil, errFwknopShape
+		return nil, nil, 0, errFwknopShape
 	}
 	s := knockcore.GetMACScratch()
 	defer s.Free()
 	// The HMAC covers the prefix that is not sent. Its length depends on its
 	// type, which the packet does not tell.
 	s.Buf = append(append(s.Buf[:0], fwknopPrefix...), b...)
-	var (
-		tails   [len(fwknopDigests)]fwknopTail
-		found   *Fwknop
-		client  *knockcore.Client
-		refusal error = knockcore.ReasonUnknownClient
-	)
-	for i := range k.keys {
-		key := &k.keys[i]
-		tail := &tails[key.digest]
-		if !tail.read(s.Buf, &fwknopDigests[key.digest]) || !key.fits(s, s.Buf[:tail.bodyLen], tail.mac[:fwknopDigests[key.digest].size]) || found != nil {
-			continue
-		}
-		f, err := key.open(s.Buf[:tail.bodyLen])
-		if f != nil {
-			found, client, refusal = f, key.client, err
-		} else if knockcore.ReasonOf(refusal) == knockcore.ReasonUnknownClient {
-			refusal = err
+	var tails [len(fwknopDigests)]fwknopTail
+	fits := func(key *fwknopKey) bool {
+		tail, digest := &tails[key.digest], &fwknopDigests[key.digest]
+		return tail.read(s.Buf, digest) && key.fits(s, s.Buf[:tail.bodyLen], tail.mac[:digest.size])
+	}
+	open := func(key *fwknopKey) (*Fwknop, error) { return key.open(s.Buf[:tails[key.digest].bodyLen]) }
+	for i := range k.familiar.Guesses(source) {
+		if key := &k.keys[i]; fits(key) {
+			if f, err := open(key); f != nil {
+				return f, key.client, i, err
+			}
 		}
 	}
-	return found, client, refusal
+	err = knockcore.ReasonUnknownClient
+	for i := range k.keys {
+		key := &k.keys[i]
+		if !fits(key) || f != nil {
+			continue
+		}
+		opened, refusal := open(key)
+		if opened != nil {
+			f, client, pair, err = opened, key.client, i, refusal
+		} else if knockcore.ReasonOf(err) == knockcore.ReasonUnknownClient {
+			err = refusal
+		}
+	}
+	return f, client, pair, err
 }
+
+// Admitted tells that a packet of this pair was admitted from the address.
+func (k *FwknopKeys) Admitted(source netip.Addr, pair int) { k.familiar.Remember(source, pair) }
 
 // fwknopTail is the HMAC at the end of a packet if it is of one type.
 type fwknopTail struct {

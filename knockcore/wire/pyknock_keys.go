@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -15,8 +16,11 @@ import (
 )
 
 // PyknockKeys are the pyknock keys of all clients, ready for use. They are
-// immutable and safe for concurrent use.
-type PyknockKeys struct{ keys []pyknockKey }
+// immutable, but for what they remember of addresses, and safe for concurrent use.
+type PyknockKeys struct {
+	keys     []pyknockKey
+	familiar *knockcore.Familiar
+}
 
 type pyknockKey struct {
 	client *knockcore.Client
@@ -32,6 +36,7 @@ func NewPyknockKeys(k *knockcore.Keyring) *PyknockKeys {
 			set.keys = append(set.keys, pyknockKey{client, knockcore.NewMAC(psk.Bytes())})
 		}
 	}
+	set.familiar = knockcore.NewFamiliar(len(set.keys))
 	return set
 }
 
@@ -50,26 +55,48 @@ func (k *PyknockKeys) Format(f fmt.State, _ rune) {
 // by ID is found. Refusing allocates nothing unless a key fits; in that case the
 // error is a *knockcore.Refusal that names the client.
 func (k *PyknockKeys) Open(now time.Time, window time.Duration, s *knockcore.MACScratch, b []byte) (*Pyknock, *knockcore.Client, error) {
+	p, client, _, err := k.OpenFrom(netip.Addr{}, now, window, s, b)
+	return p, client, err
+}
+
+// OpenFrom is Open for a datagram from this address: keys that were good for an
+// admission from there lately (see Admitted) are tried before the others, which
+// changes nothing but the cost. key is the number of the key.
+func (k *PyknockKeys) OpenFrom(source netip.Addr, now time.Time, window time.Duration, s *knockcore.MACScratch, b []byte) (p *Pyknock, client *knockcore.Client, key int, err error) {
 	if err := checkPyknock(now, window, b); err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	s.Buf = append(s.Buf[:0], b[pyknockMACLen:]...)
-	var client *knockcore.Client
-	for i := range k.keys {
-		key := &k.keys[i]
-		if subtle.ConstantTimeCompare(key.mac.Sum(s, s.Buf)[:], b[:pyknockMACLen]) == 1 && client == nil {
-			client = key.client
+	if key = k.find(source, s, b[:pyknockMACLen]); key < 0 {
+		return nil, nil, 0, knockcore.ReasonUnknownClient
+	}
+	client = k.keys[key].client
+	if p, err = decodePyknock(b, client.ID); err != nil {
+		return nil, nil, 0, err
+	}
+	return p, client, key, nil
+}
+
+// find returns the first key under which s.Buf has this HMAC, -1 if there is none.
+// Of keys that are equal only the first is ever familiar.
+func (k *PyknockKeys) find(source netip.Addr, s *knockcore.MACScratch, mac []byte) int {
+	fits := func(i int) bool { return subtle.ConstantTimeCompare(k.keys[i].mac.Sum(s, s.Buf)[:], mac) == 1 }
+	for i := range k.familiar.Guesses(source) {
+		if fits(i) {
+			return i
 		}
 	}
-	if client == nil {
-		return nil, nil, knockcore.ReasonUnknownClient
+	found := -1
+	for i := range k.keys {
+		if fits(i) && found < 0 {
+			found = i
+		}
 	}
-	p, err := decodePyknock(b, client.ID)
-	if err != nil {
-		return nil, nil, err
-	}
-	return p, client, nil
+	return found
 }
+
+// Admitted tells that a datagram with this key was admitted from the address.
+func (k *PyknockKeys) Admitted(source netip.Addr, key int) { k.familiar.Remember(source, key) }
 
 // ParsePyknockKey reads a pre-shared key as configured: "base64:…" or "hex:…" as
 // knockcore.ParseSecret does, otherwise text, which pyknock encodes in latin-1:

@@ -4,6 +4,7 @@
 package wire
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
@@ -18,6 +19,7 @@ type Stream struct {
 	config *StreamConfig
 	ring   *knockcore.Keyring
 	port   uint16
+	source netip.Addr
 
 	scanned  bool
 	hinted   bool // the candidates are those that the hint fits
@@ -38,6 +40,13 @@ type Stream struct {
 func (c *StreamConfig) NewStream(k *knockcore.Keyring, port uint16) Stream {
 	return Stream{config: c, ring: k, port: port}
 }
+
+// From tells where the stream comes from: a client whose frame was admitted from
+// there lately (see Admitted) is tried before the others, which changes no verdict.
+func (s *Stream) From(source netip.Addr) { s.source = source }
+
+// Admitted tells that the frame of the verdict, which was Authentic, was admitted.
+func (s *Stream) Admitted() { s.ring.Remember(s.source, s.last.Credential) }
 
 // MaxNeed returns the most bytes that can be needed for a final verdict.
 func (s *Stream) MaxNeed() int {
@@ -163,7 +172,11 @@ func (s *Stream) scan(label string, nonce, hint []byte) {
 	defer scratch.Free()
 	scratch.Buf = appendHintMessage(scratch.Buf[:0], label, nonce, s.port)
 	var room [len(s.few)]*knockcore.Credential
-	for _, cred := range s.ring.Candidates(scratch, scratch.Buf, hint, room[:0]) {
+	found := s.ring.Familiar(s.source, scratch, scratch.Buf, hint, room[:0])
+	if len(found) == 0 {
+		found = s.ring.Candidates(scratch, scratch.Buf, hint, room[:0])
+	}
+	for _, cred := range found {
 		s.add(cred, nonce)
 	}
 	s.scanned, s.hinted = true, true

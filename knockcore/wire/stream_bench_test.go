@@ -5,6 +5,7 @@ package wire
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
@@ -66,9 +67,14 @@ func TestStreamAllocs(t *testing.T) {
 }
 
 func benchStream(b *testing.B, config *StreamConfig, ring *knockcore.Keyring, buf []byte, want State) {
+	benchStreamFrom(b, netip.Addr{}, config, ring, buf, want)
+}
+
+func benchStreamFrom(b *testing.B, source netip.Addr, config *StreamConfig, ring *knockcore.Keyring, buf []byte, want State) {
 	b.ReportAllocs()
 	for b.Loop() {
 		stream := config.NewStream(ring, testPort)
+		stream.From(source)
 		if v := stream.Check(buf); v.State != want {
 			b.Fatalf("%+v", v)
 		}
@@ -87,7 +93,8 @@ func BenchmarkStreamForeign(b *testing.B) {
 	}
 }
 
-// BenchmarkStreamAccept is a good frame among n clients.
+// BenchmarkStreamAccept is a good frame among n clients, from any address and from
+// one that the client was admitted from.
 func BenchmarkStreamAccept(b *testing.B) {
 	for _, method := range []knockcore.Method{knockcore.MethodFrameV1, knockcore.MethodEnvelopeV2} {
 		for _, n := range benchSizes {
@@ -95,6 +102,12 @@ func BenchmarkStreamAccept(b *testing.B) {
 				ring, cred := benchKeyring(b, n)
 				buf := mustSeal(b, cred, TCPFrame{Method: method, Bucket: 128})
 				benchStream(b, &StreamConfig{Methods: onlyV1 | onlyV2}, ring, buf, Authentic)
+			})
+			b.Run(fmt.Sprintf("%v/clients=%d/familiar", method, n), func(b *testing.B) {
+				ring, cred := benchKeyring(b, n)
+				ring.Remember(familiarAddr, &ring.Credentials()[n/2])
+				buf := mustSeal(b, cred, TCPFrame{Method: method, Bucket: 128})
+				benchStreamFrom(b, familiarAddr, &StreamConfig{Methods: onlyV1 | onlyV2}, ring, buf, Authentic)
 			})
 		}
 	}
