@@ -167,7 +167,7 @@ func TestTrial(t *testing.T) {
 	// What locks out the terminal: it hangs up.
 	p = g.trial("2s")
 	g.shut("while it is tried")
-	g.grant("192.0.2.2", "10m")
+	id := g.grant("192.0.2.2", "10m")
 	g.alice.Expect("tcp", "192.0.2.1:2222", netlab.Open)
 	_ = p.in.Close()
 	_ = p.Cmd.Process.Signal(syscall.SIGHUP)
@@ -182,6 +182,12 @@ func TestTrial(t *testing.T) {
 	p = g.trial("10m")
 	_, _ = io.WriteString(p.in, "what?\nkeep\n")
 	g.ended(p, 0, "Kept.")
+	if got := g.alice.Expect("tcp", "192.0.2.1:2222", netlab.Open); got != netlab.Open {
+		t.Errorf("after the confirmation alice, who still holds a grant, meets %s", got)
+	}
+	if status, body := g.call(http.MethodDelete, "/knock/grants?id="+id, ""); status != http.StatusOK {
+		t.Fatal(status, body)
+	}
 	g.shut("after the confirmation")
 
 	// A trial of a change to what is there: going back closes and opens nothing.

@@ -141,6 +141,10 @@ func (n *NFTables) KnockFirewall() knockapp.FirewallPlan {
 			return shown, err
 		},
 	}
+	plan.Ban = func(b knockapp.BanPlan) error {
+		n.config.Bans = &nft.BanRules{Ports: b.Ports, Allow: b.Allow, Spare: b.Spare}
+		return n.config.Validate()
+	}
 	if len(n.Sets) == 0 { // else no rules are ours
 		plan.Stands = func(ctx context.Context) (bool, error) { return nft.Look(ctx, n.config) }
 		plan.Remove = func(ctx context.Context) (bool, error) { return nft.Remove(ctx, n.config) }

@@ -206,6 +206,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	counted := &statusWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	defer func() { h.metrics.count(path, counted.status) }()
+	if gate := h.app.Running(); gate != nil && r.ProtoMajor < 3 && gate.KeepsOut(peerAddr(r)) {
+		counted.Header().Set("Connection", "close") // packets of a new one don't arrive
+	}
 	serve := methods[r.Method]
 	if serve == nil {
 		counted.Header().Set("Allow", methods.allow())

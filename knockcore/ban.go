@@ -49,6 +49,9 @@ type BanConfig struct {
 	// on the goroutine that changes a ban, with a deadline of a second; what it
 	// can't keep is banned nevertheless.
 	Store Store
+	// Wall keeps who is banned out of ports of this host, as far as it can; nil means
+	// that nobody does. It is called like the store, before it.
+	Wall Wall
 }
 
 // Bans keeps addresses out that failed too often. It is bounded, and safe for
@@ -63,7 +66,7 @@ type BanConfig struct {
 // first and asks Banned only to decide what a refused one gets (the cover or
 // nothing), or where there is no frame to look at. Otherwise an attacker behind
 // the same address, or the owner with an outdated key on a second device, would
-// lock the owner out.
+// lock the owner out. A Wall can't look at frames; it spares who holds a grant.
 //
 // When there are as many bans as may be kept, the one of a few that ends first
 // gives way. A full list never bans everybody.
@@ -75,7 +78,7 @@ type Bans struct {
 	mu   sync.RWMutex
 	bans map[netip.Prefix]Ban
 
-	storeMu sync.Mutex // orders what the store is told
+	tellMu sync.Mutex // orders what the wall and the store are told
 }
 
 // NewBans makes an empty list. Values that are not positive mean the default.
@@ -203,7 +206,7 @@ func (b *Bans) add(p netip.Prefix, now time.Time, length time.Duration) (added b
 	}
 	b.bans[p] = ban
 	b.mu.Unlock()
-	b.keep(changed...)
+	b.tell(changed...)
 	return true, ban.Until
 }
 

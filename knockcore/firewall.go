@@ -65,6 +65,20 @@ type Troubled interface {
 	Trouble(w Window) error
 }
 
+// Wall is a Firewall that also keeps banned prefixes out of ports that it was
+// configured with, but not who has a window in it, whatever the service.
+type Wall interface {
+	Firewall
+	// Ban keeps the prefixes out until their bans end, whether we live or not; a
+	// prefix that is kept out already gets the new end.
+	Ban(ctx context.Context, bans ...Ban) error
+	// Lift ends the bans of exactly these prefixes; those that have none are no
+	// error.
+	Lift(ctx context.Context, prefixes ...netip.Prefix) error
+	// Banned returns who is really kept out, and until when.
+	Banned(ctx context.Context) ([]Ban, error)
+}
+
 // Cutter ends flows that were established while a grant lived.
 type Cutter interface {
 	// Cut ends the flows from the prefix to the service soon, but for those that

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -218,8 +219,9 @@ func (f fleet) Lift(prefix netip.Prefix) {
 
 func (f fleet) eachBans(do func(*Bans)) {
 	f.activeMu.Lock()
-	defer f.activeMu.Unlock()
-	for _, g := range f.active {
+	active := slices.Clone(f.active)
+	f.activeMu.Unlock()
+	for _, g := range active {
 		if g.cfg.Bans != nil {
 			do(g.cfg.Bans)
 		}

@@ -29,6 +29,9 @@ type Config struct {
 	SessionWait time.Duration
 	// Firewalls are the firewalls by the names that services use.
 	Firewalls map[string]Firewall
+	// Wall names the firewall that banned addresses are kept out by: it is told who
+	// holds a grant, whatever the service. "" means none.
+	Wall string
 	// Cutter ends established flows where grants of services that cut end; nil
 	// means that nobody does.
 	Cutter Cutter
@@ -89,6 +92,9 @@ func NewGatekeeper(cfg Config, state *State) (*Gatekeeper, error) {
 			return nil, fmt.Errorf("service %s: there is no firewall %q", s.Name, s.Firewall)
 		}
 		g.services[s.Name] = s
+	}
+	if cfg.Wall != "" && cfg.Firewalls[cfg.Wall] == nil {
+		return nil, fmt.Errorf("bans: there is no firewall %q", cfg.Wall)
 	}
 	if err := g.check(cfg.Keyring); err != nil {
 		return nil, err
@@ -168,6 +174,12 @@ func (g *Gatekeeper) Failed(m Method, source netip.Addr) {
 
 // Bans returns the list of bans, nil if nobody is banned here.
 func (g *Gatekeeper) Bans() *Bans { return g.cfg.Bans }
+
+// KeepsOut reports whether a firewall keeps the address out because it is banned, at
+// the ports that were named for that.
+func (g *Gatekeeper) KeepsOut(addr netip.Addr) bool {
+	return g.cfg.Wall != "" && g.cfg.Bans != nil && g.cfg.Bans.Banned(addr, g.cfg.Now())
+}
 
 // Limits returns the limiter, nil if there is none.
 func (g *Gatekeeper) Limits() *Limiter { return g.cfg.Limits }

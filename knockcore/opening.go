@@ -159,9 +159,45 @@ func (g *Gatekeeper) close(ctx context.Context, k *Knock, services []*Service, p
 	return nil
 }
 
+// firewall is what windows of the service open in, nil if nothing does.
 func (g *Gatekeeper) firewall(service string) Firewall {
-	if s := g.services[service]; s != nil && s.Firewall != "" {
-		return g.cfg.Firewalls[s.Firewall]
+	s := g.services[service]
+	if s == nil {
+		return nil
 	}
+	var own Firewall
+	if s.Firewall != "" {
+		own = g.cfg.Firewalls[s.Firewall]
+	}
+	if g.cfg.Wall == "" || s.Firewall == g.cfg.Wall {
+		return own
+	}
+	return spared{own, g.cfg.Firewalls[g.cfg.Wall]}
+}
+
+// spared tells the wall of the windows of a service that it does not gate. What goes
+// wrong there is no error: the grant holds, and few are banned.
+type spared struct {
+	Firewall // nil if the service has none
+	wall     Firewall
+}
+
+// Open implements Firewall.
+func (s spared) Open(ctx context.Context, windows ...Window) error {
+	if s.Firewall != nil {
+		if err := s.Firewall.Open(ctx, windows...); err != nil {
+			return err
+		}
+	}
+	_ = s.wall.Open(ctx, windows...)
 	return nil
+}
+
+// Close implements Firewall.
+func (s spared) Close(ctx context.Context, windows ...Window) error {
+	_ = s.wall.Close(ctx, windows...)
+	if s.Firewall == nil {
+		return nil
+	}
+	return s.Firewall.Close(ctx, windows...)
 }

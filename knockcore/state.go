@@ -319,3 +319,22 @@ func (g *Gatekeeper) Restore(ctx context.Context) (restored int, err error) {
 	}
 	return restored, nil
 }
+
+// Reopen opens the windows of the live grants for these services, as after their
+// firewall changed.
+func (g *Gatekeeper) Reopen(ctx context.Context, services []string) error {
+	var first error
+	for _, grant := range g.state.reg.list(func(grant *Grant) bool { return slices.Contains(services, grant.Service) }) {
+		fw := g.firewall(grant.Service)
+		if fw == nil {
+			continue
+		}
+		locked := g.state.lock(grant.target())
+		err := g.state.window(ctx, grant.target(), grant.Client, fw)
+		locked.Unlock()
+		if err != nil && first == nil {
+			first = fmt.Errorf("the window of client %s for service %s: %w", grant.Client, grant.Service, err)
+		}
+	}
+	return first
+}

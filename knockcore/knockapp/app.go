@@ -113,6 +113,7 @@ type App struct {
 	bans    *knockcore.BanConfig
 	plans   map[string]FirewallPlan
 	uses    []*firewallUse
+	wall    knockcore.Wall // nil if bans are not enforced by a firewall
 
 	guards guards
 
@@ -165,6 +166,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	cfg := knockcore.Config{
 		Window:      time.Duration(a.TimeWindow),
 		SessionWait: time.Duration(a.SessionWait),
+		Wall:        a.Bans.firewall(),
 		Observer:    a.observe,
 		Timed:       a.metrics.timed,
 		Now:         clock(),
@@ -220,6 +222,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if err := a.checkDoorSources(); err != nil {
+		return err
+	}
+	if err := a.checkBans(cfg.Services); err != nil {
 		return err
 	}
 	if !a.AllowLocal {

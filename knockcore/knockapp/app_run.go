@@ -28,16 +28,16 @@ func (a *App) Start() (err error) {
 	}
 	a.live.Store(live)
 	a.emitter.start()
+	if a.config.Firewalls, err = a.startFirewalls(ctx); err != nil {
+		return err
+	}
 	if a.bans != nil {
 		bans := *a.bans
-		bans.Store = live.state.Store
+		bans.Store, bans.Wall = live.state.Store, a.wall
 		a.config.Bans = knockcore.NewBans(bans)
 		if err := a.config.Bans.Restore(ctx); err != nil {
 			return fmt.Errorf("restoring bans: %w", err)
 		}
-	}
-	if a.config.Firewalls, err = a.startFirewalls(ctx); err != nil {
-		return err
 	}
 	if len(a.sources) > 0 {
 		a.config.Limits = sourceLimits()
@@ -45,6 +45,9 @@ func (a *App) Start() (err error) {
 	a.startCutter(live.state)
 	gate, err := knockcore.NewGatekeeper(a.config, live.state)
 	if err != nil {
+		return err
+	}
+	if err := a.renewWindows(ctx, gate); err != nil {
 		return err
 	}
 	if err := live.restore(ctx, gate); err != nil {

@@ -4,6 +4,7 @@
 package knockapp
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,8 +35,22 @@ type Bans struct {
 	// Allow lists addresses and prefixes that are never banned.
 	Allow []string `json:"allow,omitempty"`
 
+	// Firewall names a firewall that drops what banned addresses send to Ports, so
+	// that it does not reach Caddy: nftables, with a table of its own. Who holds a grant
+	// passes. Default: none; a ban only makes wrong keys wait.
+	Firewall string `json:"firewall,omitempty"`
+
+	// Ports are those that Firewall keeps banned addresses out of, such as `tcp/443`.
+	// Until the ban ends, or a knock by datagram gives them a grant, they can't
+	// authenticate there either, by a right key or a valid frame. No default.
+	Ports []string `json:"ports,omitempty"`
+
 	// Off bans nobody.
 	Off bool `json:"off,omitempty"`
+
+	// At is where the option stands in the Caddyfile, as `file:line`. The Caddyfile
+	// adapter sets it; it only appears in error messages.
+	At string `json:"at,omitempty"`
 }
 
 func (b *Bans) convert() (*knockcore.BanConfig, error) {
@@ -43,7 +58,19 @@ func (b *Bans) convert() (*knockcore.BanConfig, error) {
 		return new(knockcore.BanConfig), nil
 	}
 	if b.Off {
+		if b.Firewall != "" || len(b.Ports) > 0 {
+			return nil, errors.New("bans: off bans nobody, so that firewall and ports mean nothing")
+		}
 		return nil, nil
+	}
+	switch {
+	case b.Firewall == "" && len(b.Ports) > 0:
+		return nil, errors.New("bans: ports are for a firewall; add `firewall nftables`")
+	case b.Firewall != "" && len(b.Ports) == 0:
+		return nil, fmt.Errorf("bans: firewall %s keeps banned addresses out of the ports that you name; add for example `ports tcp/443 udp/443`", b.Firewall)
+	}
+	if _, err := b.ports(); err != nil {
+		return nil, err
 	}
 	allow, err := ParsePrefixes(b.Allow)
 	if err != nil {
@@ -65,13 +92,14 @@ func (b *Bans) convert() (*knockcore.BanConfig, error) {
 //		for <duration>
 //		max <duration>
 //		allow <address|prefix|private_ranges...>
+//		firewall <name>
+//		ports <port...>
 //	}
 func (a *App) unmarshalBans(outer *Options, d *caddyfile.Dispenser) error {
 	if err := outer.Once(); err != nil {
 		return err
 	}
-	a.Bans = new(Bans)
-	place := Place(d)
+	a.Bans = &Bans{At: Place(d)}
 	if args := d.RemainingArgs(); len(args) > 0 {
 		if len(args) > 1 || args[0] != "off" {
 			return d.Errf("bans takes `off` or a block")
@@ -93,15 +121,17 @@ func (a *App) unmarshalBans(outer *Options, d *caddyfile.Dispenser) error {
 			err = opts.Duration(&a.Bans.Max)
 		case "allow":
 			err = opts.List(&a.Bans.Allow)
+		case "firewall":
+			err = opts.Text(&a.Bans.Firewall)
+		case "ports":
+			err = opts.List(&a.Bans.Ports)
 		default:
-			err = opts.Unknown("failures", "within", "for", "max", "allow")
+			err = opts.Unknown("failures", "within", "for", "max", "allow", "firewall", "ports")
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if _, err := a.Bans.convert(); err != nil {
-		return Placed(place, err)
-	}
-	return nil
+	_, err := a.Bans.convert()
+	return Placed(a.Bans.At, err)
 }

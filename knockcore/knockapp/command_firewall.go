@@ -193,7 +193,7 @@ func (a *App) firewallSet() (*firewallSet, error) {
 	// ends with the process.
 	ctx, _ := caddy.NewContext(caddy.Context{Context: context.Background()})
 	var err error
-	set.plans, err = loadPlans(ctx, a)
+	set.plans, err = loadPlans(ctx, a, set.services)
 	return set, err
 }
 

@@ -5,12 +5,15 @@ package knockapp
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 )
@@ -40,8 +43,11 @@ type FirewallPlan struct {
 	At string
 	// Warnings, if set, tells after Setup what an operator should know.
 	Warnings func(knockcore.Firewall) []string
-	// Counts, if set, reads the packet counters, by service.
+	// Counts, if set, reads the packet counters, by service; "" stands for bans.
 	Counts func(context.Context, knockcore.Firewall) (map[string]FirewallCounts, error)
+	// Ban, if set, makes the firewall, which is then a knockcore.Wall, keep banned
+	// addresses out besides. It is called before all of these, if at all.
+	Ban func(BanPlan) error
 	// Print, if set, writes the rules that keep the services closed, for the
 	// firewall's own tool to load before Caddy starts.
 	Print func([]*knockcore.Service) (string, error)
@@ -51,6 +57,19 @@ type FirewallPlan struct {
 	// the services, and says whether there were any. It refuses while a process
 	// keeps them.
 	Remove func(context.Context) (bool, error)
+
+	bans *BanPlan // what Ban was told
+}
+
+// BanPlan says which ports banned addresses are kept out of.
+type BanPlan struct {
+	// Ports are those ports.
+	Ports []knockcore.PortRange
+	// Allow lists who is never kept out.
+	Allow []netip.Prefix
+	// Spare names the services that the firewall does not gate: it is told of their
+	// windows nevertheless, because who holds a grant is not kept out.
+	Spare []string
 }
 
 // firewallTimeout bounds setting a firewall up and stopping it.
@@ -68,6 +87,7 @@ type engine struct {
 	mu    sync.Mutex
 	users []*firewallUse
 	exit  knockcore.ExitMode
+	names map[string]bool // what it has windows for
 }
 
 // firewallUse is one configuration's use of an engine.
@@ -75,6 +95,29 @@ type firewallUse struct {
 	plan     FirewallPlan
 	services []*knockcore.Service
 	engine   *engine
+	// fresh names the services that the engine had no windows for before this use;
+	// banWindows stands for bans.
+	fresh []string
+	// renew opens windows for services again which the engine has lost meanwhile.
+	renew func(services []string)
+}
+
+// banWindows stands for bans where names of services are expected.
+const banWindows = ""
+
+// names are what the engine has windows for.
+func (u *firewallUse) names() map[string]bool {
+	names := make(map[string]bool)
+	for _, s := range u.services {
+		names[s.Name] = true
+	}
+	if u.plan.bans != nil {
+		names[banWindows] = true
+		for _, name := range u.plan.bans.Spare {
+			names[name] = true
+		}
+	}
+	return names
 }
 
 // Destruct stops the firewall when the last configuration has ended.
@@ -92,7 +135,18 @@ func (e *engine) apply(ctx context.Context, use *firewallUse, fresh bool) error 
 		}
 	}
 	e.exit = use.plan.OnExit
-	return e.firewall.Setup(ctx, use.services)
+	if err := e.firewall.Setup(ctx, use.services); err != nil {
+		return err
+	}
+	names := use.names()
+	use.fresh = nil
+	for name := range names {
+		if !e.names[name] {
+			use.fresh = append(use.fresh, name)
+		}
+	}
+	e.names = names
+	return nil
 }
 
 // useFirewall takes a firewall into use and closes the services.
@@ -130,7 +184,10 @@ func (e *engine) restore() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), firewallTimeout)
 	defer cancel()
-	if err := e.apply(ctx, e.users[len(e.users)-1], false); err != nil {
+	use := e.users[len(e.users)-1]
+	if err := e.apply(ctx, use, false); err == nil && use.renew != nil && len(use.fresh) > 0 {
+		use.renew(use.fresh)
+	} else if err != nil {
 		caddy.Log().Named("knock").Error("going back to the firewall of the configuration before: " + err.Error())
 	}
 }
@@ -152,7 +209,7 @@ func (u *firewallUse) release() error {
 // loadFirewalls loads the guest modules and checks that services name them.
 func (a *App) loadFirewalls(ctx caddy.Context, services []*knockcore.Service) error {
 	var err error
-	if a.plans, err = loadPlans(ctx, a); err != nil {
+	if a.plans, err = loadPlans(ctx, a, services); err != nil {
 		return err
 	}
 	for _, d := range a.Doors {
@@ -176,23 +233,22 @@ func (a *App) loadFirewalls(ctx caddy.Context, services []*knockcore.Service) er
 }
 
 // loadPlans loads the firewalls of an app, by name, without touching anything.
-func loadPlans(ctx caddy.Context, a *App) (map[string]FirewallPlan, error) {
+func loadPlans(ctx caddy.Context, a *App, services []*knockcore.Service) (map[string]FirewallPlan, error) {
 	plans := make(map[string]FirewallPlan)
-	if len(a.FirewallsRaw) == 0 {
-		return plans, nil
-	}
-	mods, err := ctx.LoadModule(a, "FirewallsRaw")
-	if err != nil {
-		return nil, fmt.Errorf("loading firewall modules: %w", err)
-	}
-	for name, mod := range mods.(map[string]any) {
-		converter, ok := mod.(FirewallConverter)
-		if !ok {
-			return nil, fmt.Errorf("module %T is not a firewall", mod)
+	if len(a.FirewallsRaw) > 0 {
+		mods, err := ctx.LoadModule(a, "FirewallsRaw")
+		if err != nil {
+			return nil, fmt.Errorf("loading firewall modules: %w", err)
 		}
-		plans[name] = converter.KnockFirewall()
+		for name, mod := range mods.(map[string]any) {
+			converter, ok := mod.(FirewallConverter)
+			if !ok {
+				return nil, fmt.Errorf("module %T is not a firewall", mod)
+			}
+			plans[name] = converter.KnockFirewall()
+		}
 	}
-	return plans, nil
+	return plans, a.Bans.plan(plans, services)
 }
 
 // servicesOf are the services that a firewall guards.
@@ -215,6 +271,13 @@ func (a *App) startFirewalls(ctx context.Context) (map[string]knockcore.Firewall
 		}
 		a.uses = append(a.uses, use)
 		firewalls[name] = newMeteredFirewall(use.engine.firewall, name)
+		if plan.bans != nil {
+			wall, ok := use.engine.firewall.(knockcore.Wall)
+			if !ok {
+				return nil, fmt.Errorf("firewall %s does not keep banned addresses out", name)
+			}
+			a.wall = newMeteredWall(wall, name)
+		}
 		if plan.Warnings != nil {
 			for _, w := range plan.Warnings(use.engine.firewall) {
 				a.logger.Warn("firewall " + name + ": " + w)
@@ -222,6 +285,31 @@ func (a *App) startFirewalls(ctx context.Context) (map[string]knockcore.Firewall
 		}
 	}
 	return firewalls, nil
+}
+
+// renewWindows opens the windows of live grants for services that their firewall had
+// no windows for before: a reload may give a service another one. It does so again
+// when a reload that fails has taken them away.
+func (a *App) renewWindows(ctx context.Context, gate *knockcore.Gatekeeper) error {
+	for _, use := range a.uses {
+		e := use.engine
+		e.mu.Lock()
+		use.renew = func(services []string) {
+			err := gate.Reopen(ctx, services)
+			if slices.Contains(services, banWindows) {
+				err = errors.Join(err, a.config.Bans.Restore(ctx))
+			}
+			if err != nil {
+				a.logger.Error("opening windows again after a reload that failed", zap.Error(err))
+			}
+		}
+		fresh := use.fresh
+		e.mu.Unlock()
+		if err := gate.Reopen(ctx, fresh); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stopFirewalls ends this configuration's use of its firewalls.

@@ -5,6 +5,7 @@ package knockapp
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -17,19 +18,19 @@ import (
 var (
 	windowSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "window_seconds",
-		Help:    "How long a firewall took, by firewall and what it did: open, close.",
+		Help:    "How long a firewall took, by firewall and what it did: open, close, ban, lift.",
 		Buckets: latencyBuckets,
 	}, []string{"firewall", "action"})
 	firewallErrors = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "firewall_errors_total",
-		Help: "What a firewall failed to do, by firewall and action: open, close, heal.",
+		Help: "What a firewall failed to do, by firewall and action: open, close, ban, lift, heal.",
 	}, []string{"firewall", "action"})
 	firewallHeals = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "firewall_heals_total",
 		Help: "Repairs of a gate that somebody else broke, by firewall.",
 	}, []string{"firewall"})
 	firewallPacketsDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "firewall_packets_total"),
-		"Packets to closed services since their rules were made, by firewall, service and what became of them: opened (a window let them in), shut. Not every firewall counts.",
+		"Packets to closed services since their rules were made, by firewall, service and what became of them: opened (a window let them in), shut; without a service those that bans stopped: banned. Not every firewall counts.",
 		[]string{"firewall", "service", "verdict"}, nil)
 )
 
@@ -43,10 +44,14 @@ type meteredFirewall struct {
 func newMeteredFirewall(fw knockcore.Firewall, name string) meteredFirewall {
 	// Counters that are there from the start show their first step.
 	firewallHeals.WithLabelValues(name)
-	for _, action := range []string{"open", "close", "heal"} {
-		firewallErrors.WithLabelValues(name, action)
-	}
+	initErrors(name, "open", "close", "heal")
 	return meteredFirewall{fw, name}
+}
+
+func initErrors(firewall string, actions ...string) {
+	for _, action := range actions {
+		firewallErrors.WithLabelValues(firewall, action)
+	}
 }
 
 // Open implements knockcore.Firewall.
@@ -70,11 +75,44 @@ func (m meteredFirewall) Trouble(w knockcore.Window) error {
 }
 
 func (m meteredFirewall) meter(action string, begun time.Time, err error) error {
-	windowSeconds.WithLabelValues(m.name, action).Observe(time.Since(begun).Seconds())
+	return meter(m.name, action, begun, err)
+}
+
+func meter(firewall, action string, begun time.Time, err error) error {
+	windowSeconds.WithLabelValues(firewall, action).Observe(time.Since(begun).Seconds())
 	if err != nil {
-		firewallErrors.WithLabelValues(m.name, action).Inc()
+		firewallErrors.WithLabelValues(firewall, action).Inc()
 	}
 	return err
+}
+
+// meteredWall counts what keeping banned addresses out costs.
+type meteredWall struct {
+	knockcore.Wall
+	name string
+}
+
+func newMeteredWall(wall knockcore.Wall, name string) meteredWall {
+	initErrors(name, "ban", "lift")
+	return meteredWall{wall, name}
+}
+
+// Ban implements knockcore.Wall.
+func (m meteredWall) Ban(ctx context.Context, bans ...knockcore.Ban) error {
+	if len(bans) == 0 {
+		return nil
+	}
+	begun := time.Now()
+	return meter(m.name, "ban", begun, m.Wall.Ban(ctx, bans...))
+}
+
+// Lift implements knockcore.Wall.
+func (m meteredWall) Lift(ctx context.Context, prefixes ...netip.Prefix) error {
+	if len(prefixes) == 0 {
+		return nil
+	}
+	begun := time.Now()
+	return meter(m.name, "lift", begun, m.Wall.Lift(ctx, prefixes...))
 }
 
 // FirewallCounts are the packets that the rules of a service decided on.
@@ -108,6 +146,9 @@ func (firewallCollector) Collect(c chan<- prometheus.Metric) {
 		counts, err := plan.Counts(ctx, fw.Firewall)
 		if err != nil {
 			continue // health tells
+		}
+		if n, ok := counts[banWindows]; ok {
+			c <- prometheus.MustNewConstMetric(firewallPacketsDesc, prometheus.CounterValue, float64(n.Shut), name, "", "banned")
 		}
 		for _, s := range servicesOf(name, app.config.Services) {
 			n, ok := counts[s.Name]

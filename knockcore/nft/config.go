@@ -57,6 +57,8 @@ type Config struct {
 	// and does nothing else: Setup takes no services, and packets are seen whatever
 	// is decided about them later, by the gate or by others.
 	Log []LogRule
+	// Bans, if set, keeps banned prefixes out of ports, besides what the gate closes.
+	Bans *BanRules
 	// Protect makes the kernel refuse changes of our table by others while we
 	// live, so that even `nft flush ruleset` leaves no gap (Linux 6.9 and later;
 	// elsewhere Setup fails). An operator then cannot change the table by hand
@@ -184,6 +186,12 @@ func (c Config) Validate() error {
 	}
 	if len(c.Log) > 0 && len(c.Sets) > 0 {
 		return errors.New("sets of the operator's do not log")
+	}
+	if c.Bans != nil && (len(c.Log) > 0 || len(c.Sets) > 0) {
+		return errors.New("it has no rules of its own; leave out set")
+	}
+	if err := c.Bans.validate(); err != nil {
+		return err
 	}
 	for _, r := range c.Log {
 		if err := r.validate(); err != nil {

@@ -75,6 +75,31 @@
 // were open when the service was first gated are kept, by their addresses and
 // ports; those that it forwards are not.
 //
+// # Bans
+//
+// With Config.Bans a chain before the gate drops what banned prefixes send to some
+// ports. It looks like this:
+//
+//	set banned.addresses-4    { type ipv4_addr; flags timeout; }
+//	set banned.addresses-6-64 { type ipv6_addr; flags timeout; }
+//	chain bans {
+//		type filter hook prerouting priority -111; policy accept;
+//		iifname "lo" accept
+//		goto bans-ports                                  # by port, then whether it is for us
+//	}
+//	chain win-banned.addresses {
+//		ip saddr @banned.addresses-4 goto bans-spare
+//		ip6 saddr & ffff:ffff:ffff:ffff:: @banned.addresses-6-64 goto bans-spare
+//	}
+//	chain bans-spare {
+//		ip saddr @ssh-4 accept                           # who has a window of any service
+//		counter name banned drop
+//	}
+//
+// Services that the gate does not close have sets of windows, too, so that whoever
+// holds a grant for them is spared. Bans are windows to us: the kernel ends them, they
+// are adopted and put back.
+//
 // # Sets of the operator's
 //
 // With Config.Sets there is no table and no rule of ours: windows are elements,

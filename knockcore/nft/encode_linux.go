@@ -30,6 +30,9 @@ const (
 	tcpSyn, tcpSynAck byte = 0x02, 0x12
 )
 
+// ctReply is conntrack's number for the direction of answers.
+const ctReply = 1
+
 // Registers: reg1 and reg2 have 16 bytes; reg32 counts those of 4 bytes that
 // they consist of.
 const (
@@ -130,6 +133,8 @@ func (e encoder) match(m match) ([]expr.Any, error) {
 			&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: nativeU32(bit), Xor: nativeU32(0)},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: nativeU32(0)},
 		}, nil
+	case matchReply:
+		return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}, equal([]byte{ctReply})}, nil
 	case matchToHost:
 		set := &nftables.Set{Table: e.table, Anonymous: true, Constant: true, KeyType: nftables.TypeFIBAddr}
 		var elems []nftables.SetElement

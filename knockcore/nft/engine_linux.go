@@ -8,6 +8,7 @@ package nft
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -27,6 +28,7 @@ var (
 	_ knockcore.Firewall = (*Engine)(nil)
 	_ knockcore.Checker  = (*Engine)(nil)
 	_ knockcore.Healer   = (*Engine)(nil)
+	_ knockcore.Wall     = (*Engine)(nil)
 )
 
 // New makes an engine. It touches nothing before Setup.
@@ -77,7 +79,7 @@ func (e *Engine) Setup(ctx context.Context, services []*knockcore.Service) error
 		go o.loop()
 	}
 	cfg := e.cfg
-	err := o.do(&request{ctx: ctx, run: func() error { return o.setup(cfg, services) }})
+	err := o.do(&request{ctx: ctx, run: func() error { return o.setup(cfg, withBans(services, cfg.Bans)) }})
 	switch {
 	case started && err == nil:
 		e.runner.Store(o)
@@ -112,10 +114,10 @@ func (e *Engine) change(ctx context.Context, windows []knockcore.Window, closing
 // List asks the kernel which windows are open.
 func (e *Engine) List(ctx context.Context) (windows []knockcore.Window, err error) {
 	err = e.run(ctx, func(o *owner) (err error) { windows, err = o.keeper.list(); return err })
-	return windows, err
+	return slices.DeleteFunc(windows, func(w knockcore.Window) bool { return w.Service == bannedService }), err
 }
 
-// Counts reads the packet counters, by service.
+// Counts reads the packet counters, by service; "" stands for what bans kept out.
 func (e *Engine) Counts(ctx context.Context) (counts map[string]Counts, err error) {
 	err = e.run(ctx, func(o *owner) (err error) { counts, err = o.keeper.counts(); return err })
 	return counts, err

@@ -8,6 +8,7 @@ package nft
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"runtime"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
@@ -45,6 +46,15 @@ func (*Engine) Close(context.Context, ...knockcore.Window) error { return errNoL
 
 // List fails.
 func (*Engine) List(context.Context) ([]knockcore.Window, error) { return nil, errNoLinux }
+
+// Ban fails.
+func (*Engine) Ban(context.Context, ...knockcore.Ban) error { return errNoLinux }
+
+// Lift fails.
+func (*Engine) Lift(context.Context, ...netip.Prefix) error { return errNoLinux }
+
+// Banned fails.
+func (*Engine) Banned(context.Context) ([]knockcore.Ban, error) { return nil, errNoLinux }
 
 // Counts fails.
 func (*Engine) Counts(context.Context) (map[string]Counts, error) { return nil, errNoLinux }

@@ -153,7 +153,12 @@ func (g *gate) counts() (map[string]Counts, error) {
 		return err
 	})
 	for _, s := range g.services {
-		counts[s.Name] = Counts{Opened: packets[openCounter(s.Name)], Shut: packets[shutCounter(s.Name)]}
+		if !s.Door {
+			counts[s.Name] = Counts{Opened: packets[openCounter(s.Name)], Shut: packets[shutCounter(s.Name)]}
+		}
+	}
+	if g.cfg.Bans != nil {
+		counts[""] = Counts{Shut: packets[bannedCounter]}
 	}
 	return counts, err
 }

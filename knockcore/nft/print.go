@@ -21,7 +21,7 @@ func Print(cfg Config, services []*knockcore.Service) (string, error) {
 	if len(cfg.Sets) > 0 {
 		return "", errOwnSetsPrint
 	}
-	rs, err := build(cfg, services, nil)
+	rs, err := build(cfg, withBans(services, cfg.Bans), nil)
 	if err != nil {
 		return "", err
 	}
@@ -123,6 +123,7 @@ func (m matchInterface) text() string { return fmt.Sprintf("iifname %q", m.name)
 func (m matchProtocol) text() string  { return "meta l4proto " + m.proto.String() }
 func (matchNotSyn) text() string      { return "tcp flags & (syn | ack) != syn" }
 func (m matchState) text() string     { return "ct state " + string(m.state) }
+func (matchReply) text() string       { return "ct direction reply" }
 func (matchToHost) text() string {
 	return "fib daddr type { local, broadcast, anycast, multicast }"
 }

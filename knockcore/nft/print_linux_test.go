@@ -33,7 +33,10 @@ func TestPrintIsInstall(t *testing.T) {
 		"reject":   {Config{Reject: []string{"ssh", "jellyfin"}, Interfaces: []string{"eth0", "wg*"}}, []*knockcore.Service{service(t, "ssh", "tcp/22"), routed, cut}},
 		"input":    {Config{Hook: HookInput, RejectAll: true, Table: "other"}, []*knockcore.Service{service(t, "dns", "udp/53")}},
 		"overlaps": {Config{}, []*knockcore.Service{service(t, "web", "tcp/80-90"), service(t, "admin", "tcp/85", "tcp/100"), service(t, "all", "tcp/1-65535", "udp/1-65535")}},
-		"names":    {Config{}, []*knockcore.Service{service(t, "tcp", "tcp/1"), service(t, "Ärger mit-Namen", "tcp/2"), service(t, "8ball", "tcp/3"), service(t, strings.Repeat("x", 255), "tcp/4")}},
+		"bans": {Config{Allow: allow, Interfaces: []string{"eth0", "eth1"}, Bans: &BanRules{
+			Ports: service(t, "", "tcp/443", "udp/443", "tcp/22", "tcp/8000-9000").Ports, Allow: allow[:1], Spare: []string{"web", "a.b"},
+		}}, []*knockcore.Service{service(t, "ssh", "tcp/22"), service(t, "banned", "tcp/8080")}},
+		"names": {Config{}, []*knockcore.Service{service(t, "tcp", "tcp/1"), service(t, "Ärger mit-Namen", "tcp/2"), service(t, "8ball", "tcp/3"), service(t, strings.Repeat("x", 255), "tcp/4")}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

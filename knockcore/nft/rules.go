@@ -67,6 +67,8 @@ type (
 	matchNotSyn struct{}
 	// matchState: conntrack says so.
 	matchState struct{ state ctState }
+	// matchReply: conntrack says that it answers what went the other way.
+	matchReply struct{}
 	// matchToHost: it is addressed to this host, before destination NAT.
 	matchToHost struct{}
 	// matchAddr: the source or destination is in the prefix.

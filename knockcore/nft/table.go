@@ -23,7 +23,7 @@ const (
 	keptSet6      = "kept-connections-6"
 )
 
-// build makes the table for the services. Groups are those that need a set
+// build makes the table for the services (withBans). Groups are those that need a set
 // besides the standard ones.
 func build(cfg Config, services []*knockcore.Service, groups []group) (*ruleset, error) {
 	rs := &ruleset{table: cfg.table()}
@@ -39,9 +39,14 @@ func build(cfg Config, services []*knockcore.Service, groups []group) (*ruleset,
 	}
 	all := map[string][]group{}
 	tokens := map[string]string{}
+	var gated []*knockcore.Service
 	for _, s := range services {
-		if err := s.Validate(); err != nil {
-			return nil, err
+		if !s.Door {
+			if err := s.Validate(); err != nil {
+				return nil, err
+			}
+			gated = append(gated, s)
+			rs.counters = append(rs.counters, openCounter(s.Name), shutCounter(s.Name))
 		}
 		if other, taken := tokens[token(s.Name)]; taken {
 			return nil, fmt.Errorf("services %q and %q cannot be told apart by name; rename one", other, s.Name)
@@ -62,25 +67,33 @@ func build(cfg Config, services []*knockcore.Service, groups []group) (*ruleset,
 			}
 			rs.sets = append(rs.sets, setSpec{g.setName(), kind, ""})
 		}
-		rs.counters = append(rs.counters, openCounter(s.Name), shutCounter(s.Name))
+	}
+	if cfg.Bans != nil {
+		rs.counters = append(rs.counters, bannedCounter)
+		rs.chains = banChains(cfg, services, all)
 	}
 
-	parts := classes(services)
-	base := chain{name: baseChain, hook: cfg.hook(), priority: priority}
-	base.rules = append(base.rules, rule{when: []match{matchInterface{"lo"}}})
-	for _, name := range cfg.Interfaces {
-		base.rules = append(base.rules, rule{when: []match{matchInterface{name}}, then: to(portsChain)})
-	}
-	if len(cfg.Interfaces) == 0 {
-		base.rules = append(base.rules, rule{then: to(portsChain)})
-	}
-	rs.chains = append(rs.chains, base, chain{name: portsChain, rules: dispatch(parts)})
+	parts := classes(gated)
+	rs.chains = append(rs.chains, baseOf(cfg, baseChain, priority, portsChain), chain{name: portsChain, rules: dispatch(parts)})
 	for _, c := range parts {
 		rs.chains = append(rs.chains,
 			chain{name: svcChain(c), rules: concernRules(c)},
 			chain{name: winChain(c), rules: windowRules(cfg, c, all)})
 	}
 	return rs, nil
+}
+
+// baseOf makes a chain at the hook that sends what is gated at all to another one.
+func baseOf(cfg Config, name string, priority int, next string) chain {
+	base := chain{name: name, hook: cfg.hook(), priority: priority}
+	base.rules = append(base.rules, rule{when: []match{matchInterface{"lo"}}})
+	for _, device := range cfg.Interfaces {
+		base.rules = append(base.rules, rule{when: []match{matchInterface{device}}, then: to(next)})
+	}
+	if len(cfg.Interfaces) == 0 {
+		base.rules = append(base.rules, rule{then: to(next)})
+	}
+	return base
 }
 
 func svcChain(c *class) string          { return "svc-" + c.name }
@@ -134,6 +147,10 @@ func concernRules(c *class) []rule {
 	return rules
 }
 
+// reassemble decides nothing, but asking conntrack anything makes the kernel put
+// fragments together before they reach us, so that no header hides in a later one.
+var reassemble = rule{when: []match{matchState{ctInvalid}}, then: verdict{kind: toContinue}, comment: "makes the kernel reassemble fragments"}
+
 // windowRules let in who has a window and shut out the rest.
 func windowRules(cfg Config, c *class, groups map[string][]group) []rule {
 	var rules []rule
@@ -145,9 +162,7 @@ func windowRules(cfg Config, c *class, groups map[string][]group) []rule {
 			rules = append(rules, rule{when: []match{matchWindow{g}}, counter: openCounter(s.Name)})
 		}
 	}
-	// Asking conntrack anything makes the kernel put fragments together before
-	// they reach us, so that no header hides in a later fragment.
-	rules = append(rules, rule{when: []match{matchState{ctInvalid}}, then: verdict{kind: toContinue}, comment: "makes the kernel reassemble fragments"})
+	rules = append(rules, reassemble)
 	shut := shutCounter(c.services[0].Name)
 	if !rejects(cfg, c) {
 		return append(rules, rule{counter: shut, then: verdict{kind: toDrop}})

@@ -142,6 +142,9 @@ func TestConfig(t *testing.T) {
 		"long":      {Interfaces: []string{"averyveryverylongname"}},
 		"family":    {Sets: []SetRef{{Family: "arp", Table: "a", Set: "b"}}},
 		"set":       {Sets: []SetRef{{Table: "a", Set: "b }"}}},
+		"ban sets":  {Sets: []SetRef{{Table: "a", Set: "b"}}, Bans: &BanRules{Ports: []knockcore.PortRange{{Protocol: knockcore.TCP, Low: 80, High: 80}}}},
+		"no ports":  {Bans: new(BanRules)},
+		"bad ports": {Bans: &BanRules{Ports: []knockcore.PortRange{{Low: 80, High: 80}}}},
 	} {
 		if err := cfg.Validate(); err == nil {
 			t.Errorf("%s: no error", what)

@@ -110,6 +110,9 @@ const maxToken = 40
 // name itself if it has only letters, digits and underscores, else what is left
 // of it and a hash.
 func token(service string) string {
+	if service == bannedService {
+		return bannedToken
+	}
 	clean := strings.Map(func(r rune) rune {
 		if r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' {
 			return r
