@@ -249,3 +249,32 @@ func TestREADMEMethods(t *testing.T) {
 		t.Errorf("a bad table passes: %q", got)
 	}
 }
+
+// TestREADMESections: the manuals of the module folders have the sections of a manual
+// page, in order.
+func TestREADMESections(t *testing.T) {
+	for _, folder := range []string{"knockcore/knockapp", "l4knock", "httpknock", "firewallmod"} {
+		text, err := os.ReadFile(filepath.Join(folder, "README.md"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if missing := missingSections(string(text)); len(missing) > 0 {
+			t.Errorf("%s: README: %v is missing, or in another place", folder, missing)
+		}
+	}
+	if missing := missingSections("# x\n\n## Name\n\n## Syntax\n\n## Description\n"); len(missing) == 0 {
+		t.Error("a README without sections passes")
+	}
+}
+
+func missingSections(readme string) (missing []string) {
+	for _, section := range []string{"Name", "Description", "Syntax", "JSON", "Examples", "Metrics", "Notes", "See also"} {
+		_, rest, found := strings.Cut(readme, "\n## "+section+"\n")
+		if !found {
+			missing = append(missing, section)
+			continue
+		}
+		readme = rest
+	}
+	return missing
+}
