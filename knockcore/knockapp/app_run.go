@@ -66,9 +66,7 @@ func (a *App) Start() (err error) {
 	if a.file != nil {
 		a.running.Go(func() { a.followClients(ctx) })
 	}
-	a.devices.mu.Lock()
-	_ = a.rekey(ctx) // somebody may have joined since this was provisioned
-	a.devices.mu.Unlock()
+	a.lookForDevices(ctx) // somebody may have joined since this was provisioned
 	a.running.Go(func() { a.followDevices(ctx) })
 	if a.watch != nil {
 		if err := a.watch.start(gate); err != nil {

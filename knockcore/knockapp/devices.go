@@ -145,12 +145,17 @@ func (a *App) followDevices(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		info, err := os.Stat(a.devices.book.Path())
-		a.devices.mu.Lock()
-		if last := a.devices.last; err != nil && last != nil || err == nil && (last == nil || !sameVersion(last, info)) {
-			_ = a.rekey(ctx) // which says so
-		}
-		a.devices.mu.Unlock()
+		a.lookForDevices(ctx)
+	}
+}
+
+// lookForDevices applies what has changed in the book.
+func (a *App) lookForDevices(ctx context.Context) {
+	info, err := os.Stat(a.devices.book.Path())
+	a.devices.mu.Lock()
+	defer a.devices.mu.Unlock()
+	if last := a.devices.last; err != nil && last != nil || err == nil && (last == nil || !sameVersion(last, info)) {
+		_ = a.rekey(ctx) // which says so
 	}
 }
 
