@@ -162,7 +162,10 @@ func BenchmarkSetup(b *testing.B) {
 			for i := range n {
 				services = append(services, service(b, fmt.Sprint("s", i), fmt.Sprintf("tcp/%d", 1000+i)))
 			}
+			others := slices.Clone(services) // else there is nothing to replace
+			others[0] = service(b, "s0", "tcp/999")
 			for b.Loop() {
+				services, others = others, services
 				if err := e.Setup(b.Context(), services); err != nil {
 					b.Fatal(err)
 				}

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -33,6 +35,9 @@ func (g *gate) install(cfg Config, services []*knockcore.Service) (restored int,
 			g.cfg, g.services = oldConfig, oldServices
 		}
 	}()
+	if g.stands() {
+		return 0, nil
+	}
 	for range installTries {
 		var st *state
 		genID, err := g.k.steady(func() (err error) { st, err = g.k.readState(g.name); return err })
@@ -52,6 +57,21 @@ func (g *gate) install(cfg Config, services []*knockcore.Service) (restored int,
 		return restored, nil
 	}
 	return 0, fmt.Errorf("installing table %s: others change the rule set all the time", g.name)
+}
+
+// stands reports whether the table is what it should be already. Then nothing must be
+// written: a packet that is on its way through the rules while they are replaced meets
+// verdict maps whose elements have just been taken out, and passes.
+func (g *gate) stands() bool {
+	if g.rs == nil {
+		return false
+	}
+	rs, err := build(g.cfg, g.services, slices.Collect(maps.Keys(g.groups)))
+	if err != nil || !reflect.DeepEqual(rs, g.rs) {
+		return false
+	}
+	reason, err := g.verify()
+	return err == nil && reason == ""
 }
 
 // write sends the table in one transaction.
