@@ -100,6 +100,7 @@ func (f *Firewalld) KnockFirewall() knockapp.FirewallPlan {
 		Warnings:  func(fw knockcore.Firewall) []string { return fw.(*firewalld.Engine).Warnings() },
 		Stands:    func(ctx context.Context) (bool, error) { return firewalld.Look(ctx, f.config) },
 		Remove:    func(ctx context.Context) (bool, error) { return firewalld.Remove(ctx, f.config) },
+		Print:     func(services []*knockcore.Service) (string, error) { return firewalld.Print(f.config, services) },
 	}
 }
 

@@ -60,6 +60,7 @@ func (s *IPSet) KnockFirewall() knockapp.FirewallPlan {
 		Open:      func() (knockcore.Firewall, error) { return ipset.New(s.sets) },
 		Configure: func(fw knockcore.Firewall) error { return fw.(*ipset.Engine).Configure(s.sets) },
 		Warnings:  func(fw knockcore.Firewall) []string { return fw.(*ipset.Engine).Warnings() },
+		Print:     func(services []*knockcore.Service) (string, error) { return ipset.Print(s.sets, services) },
 	}
 	if len(s.Sets) == 0 { // else no rules are ours
 		plan.Stands = func(ctx context.Context) (bool, error) { return ipset.Look(ctx, s.sets) }

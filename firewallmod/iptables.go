@@ -105,6 +105,7 @@ func (t *IPTables) KnockFirewall() knockapp.FirewallPlan {
 		Warnings:  func(fw knockcore.Firewall) []string { return fw.(*iptables.Engine).Warnings() },
 		Stands:    func(ctx context.Context) (bool, error) { return iptables.Look(ctx, t.config) },
 		Remove:    func(ctx context.Context) (bool, error) { return iptables.Remove(ctx, t.config) },
+		Print:     func(services []*knockcore.Service) (string, error) { return iptables.Print(t.config, services) },
 	}
 }
 

@@ -41,9 +41,10 @@ func firewallPrintCommand() *cobra.Command {
 		Use:   "print [FIREWALL]",
 		Short: "Prints the rules that keep the services closed, for a boot unit",
 		Long: `
-Prints the rules of the configuration without any window, for the firewall's own
-tool: with nftables, load them by "nft -f". Loaded before the network comes up,
-they keep the services closed until Caddy has started, which then takes them over.
+Prints the rules of the configuration without any window: with nftables for "nft -f",
+with iptables, ipset and firewalld as a script for "sh". Loaded before the network
+comes up, they keep the services closed until Caddy has started, which then takes
+them over.
 Keys of clients are not read. FIREWALL is needed only if there are several.`,
 		Example: `  caddy knock firewall print --config /etc/caddy/Caddyfile --output /etc/caddy/knock/closed.nft`,
 		Args:    cobra.MaximumNArgs(1),

@@ -110,7 +110,7 @@ func (o *own) Install(ctx context.Context, services []*knockcore.Service, window
 		return err
 	}
 	if !o.tried && len(services) > 0 {
-		knows, err := o.gate.Knows(ctx, o.config.Config, func(v6 bool) string { return o.match(v6, services[0].Name) })
+		knows, err := o.gate.Knows(ctx, o.config.Config, func(v6 bool) string { return o.config.match(v6, services[0].Name) })
 		if err != nil {
 			return err
 		}
@@ -126,14 +126,9 @@ func (o *own) Install(ctx context.Context, services []*knockcore.Service, window
 	return o.discard(services)
 }
 
-// match matches who is in the set of the service.
-func (o *own) match(v6 bool, service string) string {
-	return "-m set --match-set " + o.config.setName(v6, service) + " src"
-}
-
-// rules let them in.
+// rules let in who is in the set of the service.
 func (o *own) rules(v6 bool, service string) []string {
-	return []string{o.match(v6, service) + " -j ACCEPT"}
+	return []string{o.config.accept(v6, service)}
 }
 
 // fill makes the sets hold exactly the windows; entries that are right stay.
