@@ -25,6 +25,16 @@ var foreignPatterns = []foreignPattern{
 	foreignText("PRI * H"),
 }
 
+// foreignFirst are the first bytes that they can have: of random ones, few.
+var foreignFirst = func() (first [256]bool) {
+	for _, p := range foreignPatterns {
+		for b := int(p[0].low); b <= int(p[0].high); b++ {
+			first[b] = true
+		}
+	}
+	return first
+}()
+
 func foreignText(s string) foreignPattern {
 	p := make(foreignPattern, len(s))
 	for i := range p {
@@ -38,6 +48,9 @@ func foreignText(s string) foreignPattern {
 // could be, math.MaxInt if it cannot be any more.
 func beginsForeign(head []byte) (foreign bool, need int) {
 	need = math.MaxInt
+	if len(head) > 0 && !foreignFirst[head[0]] {
+		return false, need
+	}
 	for _, p := range foreignPatterns {
 		if n := min(len(head), len(p)); p.fits(head[:n]) {
 			if n == len(p) {
