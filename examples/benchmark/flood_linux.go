@@ -58,7 +58,7 @@ func newReceiver(ctx context.Context, clients int) (rx *receiver, err error) {
 	if err := l.in(rx.client, "ip", "addr", "add", "192.0.2.3/24", "dev", "eth0"); err != nil {
 		return nil, err
 	}
-	gate, err := gateFor(clientsOf(clients), 0)
+	gate, err := gateFor(clientsOf(clients), 0, knockcore.NewMemoryStore(1<<20))
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -33,20 +34,24 @@ func frames(ctx context.Context, o options, r *report) error {
 			return err
 		}
 		creds := ring.Credentials()
-		frame, err := (&wire.TCPFrame{Method: knockcore.MethodEnvelopeV2, Port: 22, Time: time.Now().UnixMilli()}).Seal(&creds[n/2])
+		frame, err := (&wire.TCPFrame{Method: knockcore.MethodEnvelopeV2, Port: 22, Time: time.Now().UnixMilli(), Bucket: 128}).Seal(&creds[n/2])
 		if err != nil {
 			return err
 		}
 		junk := make([]byte, len(frame))
 		_, _ = rand.Read(junk) // never fails
 		config := &wire.StreamConfig{Methods: knockcore.NewMethodSet(knockcore.MethodEnvelopeV2)}
-		check := func(b []byte, want wire.State) func() {
+		from := func(source netip.Addr, b []byte, want wire.State) func() {
 			return func() {
 				stream := config.NewStream(ring, 22)
+				stream.From(source)
 				if v := stream.Check(b); v.State != want {
 					panic(fmt.Sprintf("a verdict other than expected: %+v", v))
 				}
 			}
+		}
+		check := func(b []byte, want wire.State) func() {
+			return from(netip.MustParseAddr("192.0.2.2"), b, want)
 		}
 		// The message of a hint: label, prefix, port.
 		message := junk[:48]
@@ -74,8 +79,11 @@ func frames(ctx context.Context, o options, r *report) error {
 		); err != nil {
 			return err
 		}
+		home := netip.MustParseAddr("192.0.2.1")
+		ring.Remember(home, &creds[n/2])
 		if err := r.compare(ctx, o.rounds, what, quantities,
-			subject{"accepted", nil, o.timed(n, check(frame, wire.Authentic))}); err != nil {
+			subject{"accepted, from an address that the client was admitted from lately", nil, o.timed(1, from(home, frame, wire.Authentic))},
+			subject{"accepted, from another address", nil, o.timed(n, check(frame, wire.Authentic))}); err != nil {
 			return err
 		}
 	}
