@@ -61,15 +61,15 @@ type FwknopKeys struct {
 // Validate reports the first thing wrong with the client.
 func (c *Client) Validate() error {
 	if err := ValidateID(c.ID); err != nil {
-		return fmt.Errorf("client %q: %w", c.ID, err)
+		return fmt.Errorf("ID %q: %w", c.ID, err)
 	}
 	for i, s := range c.Secrets {
 		if err := s.Strong(); err != nil {
-			return fmt.Errorf("client %s: secret %d: %w", c.ID, i+1, err)
+			return fmt.Errorf("secret %d: %w", i+1, err)
 		}
 	}
 	if c.MaxTTL > 0 && c.TTL > c.MaxTTL {
-		return fmt.Errorf("client %s: ttl %v is longer than max_ttl %v", c.ID, c.TTL, c.MaxTTL)
+		return fmt.Errorf("ttl %v is longer than max_ttl %v", c.TTL, c.MaxTTL)
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func NewKeyring(clients []*Client) (*Keyring, error) {
 	}
 	for _, c := range slices.SortedFunc(slices.Values(clients), func(a, b *Client) int { return cmp.Compare(a.ID, b.ID) }) {
 		if err := c.Validate(); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("client %s: %w", c.ID, err)
 		}
 		if k.clients[c.ID] != nil {
 			return nil, fmt.Errorf("client %s is defined twice", c.ID)

@@ -50,7 +50,7 @@ func (f *Frames) unmarshalOption(opts *knockapp.Options, d *caddyfile.Dispenser)
 		for _, size := range sizes {
 			n, err := strconv.Atoi(size)
 			if err != nil {
-				return d.Errf("buckets: %q is not a number of bytes", size)
+				return d.Errf("buckets: %q is not a number of bytes, such as 256", size)
 			}
 			f.Buckets = append(f.Buckets, n)
 		}
@@ -64,7 +64,7 @@ func (f *Frames) unmarshalOption(opts *knockapp.Options, d *caddyfile.Dispenser)
 			return err
 		}
 		if port > 65535 {
-			return d.Errf("port %d is greater than 65535", port)
+			return d.Errf("port %d is greater than 65535, the greatest there is", port)
 		}
 		f.Port = uint16(port)
 		return nil

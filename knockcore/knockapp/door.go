@@ -159,7 +159,7 @@ func (d *Door) convert() (*sequence.Door, error) {
 	for _, text := range d.Targets {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
-			return nil, fmt.Errorf("target %q is not an IP address", text)
+			return nil, fmt.Errorf("target %q is not an IP address such as 192.0.2.7", text)
 		}
 		door.Targets = append(door.Targets, addr)
 	}

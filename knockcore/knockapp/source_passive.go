@@ -137,7 +137,7 @@ func (o *PassiveOptions) source() (*SourceConfig, error) {
 	slot := time.Duration(o.SYNSlot)
 	switch {
 	case slot < 0 || slot%time.Second != 0:
-		return nil, errors.New("syn_slot has whole seconds")
+		return nil, errors.New("syn_slot has whole seconds, such as 30s")
 	case o.Queue < 0 || o.Workers < 0:
 		return nil, errors.New("queue and workers must not be negative")
 	}

@@ -236,7 +236,7 @@ func (t *RedisTLS) provision(r *RedisStore) error {
 		}
 	}
 	if (t.Certificate == "") != (t.Key == "") {
-		return errors.New("certificate and key go together")
+		return errors.New("certificate and key go together; name both or neither")
 	}
 	if t.Certificate != "" {
 		if err := checkKeyFile(t.Key, r.InsecureFileMode); err != nil {

@@ -90,7 +90,7 @@ func (o *Options) database(to *int) error {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		return o.d.Errf("option database: %q is not the number of a database", text)
+		return o.d.Errf("option database: %q is not the number of a database, such as 0", text)
 	}
 	*to = n
 	return nil

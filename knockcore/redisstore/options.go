@@ -95,7 +95,7 @@ func (o *Options) complete() error {
 	case strings.ContainsAny(o.Prefix, "{} \n\t"):
 		return fmt.Errorf("the prefix %q contains braces or white space", o.Prefix)
 	case o.Sentinel != "" && o.Cluster:
-		return errors.New("a cluster has no sentinels")
+		return errors.New("a cluster has no sentinels; leave out cluster or sentinel")
 	case o.Cluster && o.Database != 0:
 		return errors.New("a cluster has only database 0")
 	case len(o.Addresses) > 1 && !o.Cluster && o.Sentinel == "":

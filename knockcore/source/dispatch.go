@@ -92,7 +92,7 @@ func (c *DispatchConfig) Validate(services []*knockcore.Service, keyring *knockc
 	}
 	for _, name := range c.PyknockServices {
 		if !slices.ContainsFunc(services, func(s *knockcore.Service) bool { return s.Name == name }) {
-			return fmt.Errorf("there is no service %q", name)
+			return fmt.Errorf("pyknock_services: there is no service %q; define it with `service %s tcp/PORT`", name, name)
 		}
 	}
 	return nil
