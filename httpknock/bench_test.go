@@ -25,7 +25,7 @@ import (
 
 // benchText is a site with a handler, a matcher, and forward_auth to the handler.
 func benchText(address string) string {
-	client := strings.Replace(adminClient, "max_ttl 1h", "max_ttl 24h", 1)
+	client := strings.Replace(adminClient, "max_ttl 1h", "max_ttl 24h\n\t\t\tmax_grants 4000000", 1)
 	text := strings.Replace(siteText(address, "127.0.0.1/32", client, "\n\t\tmax_grants 4000000\n\t\trate_limit off"), "\t\tallow_local\n", "\t\tallow_local\n\t\tmax_grants 4000000\n", 1)
 	return strings.Replace(text, "\trespond /secret", `	handle /forward {
 		forward_auth `+address+` {

@@ -45,6 +45,20 @@ type Client struct {
 	// other than its own, and for how wide a prefix: the least prefix length, 0
 	// if it may not.
 	RemoteBits4, RemoteBits6 int
+	// MaxGrants is how many live grants the client may hold, those of streams not
+	// counted; 0 means DefaultClientGrants.
+	MaxGrants int
+}
+
+// DefaultClientGrants is how many live grants a client may hold where nobody says: a
+// small part of DefaultMaxGrants, so that one client can't take all of them.
+const DefaultClientGrants = 4096
+
+func (c *Client) maxGrants() int {
+	if c.MaxGrants > 0 {
+		return c.MaxGrants
+	}
+	return DefaultClientGrants
 }
 
 // FwknopKeys is a pair of keys of the fwknop protocol (fwknop-spa.md section 1.4).

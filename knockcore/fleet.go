@@ -157,7 +157,7 @@ func (f fleet) Enter(grant *Grant, node string) {
 	ctx, cancel := context.WithTimeout(context.Background(), windowTimeout)
 	defer cancel()
 	locked := f.lock(grant.target())
-	former, err := f.place(ctx, grant, gate.firewall(grant.Service), 0)
+	former, err := f.place(ctx, grant, gate.firewall(grant.Service), bounds{})
 	locked.Unlock()
 	if err != nil {
 		gate.cfg.Observer.tell(Event{Kind: EventRefused, Method: grant.Method, Source: grant.Source, Node: node, Err: err})

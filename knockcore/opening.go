@@ -119,7 +119,7 @@ func (g *Gatekeeper) open(ctx context.Context, k *Knock, services []*Service, pr
 				return nil, g.undo(ctx, made, formers, err)
 			}
 		}
-		former, err := g.state.enter(ctx, grant, g.firewall(s.Name), k.MaxGrants)
+		former, err := g.state.enter(ctx, grant, g.firewall(s.Name), bounds{method: k.MaxGrants, client: k.Client.maxGrants()})
 		if err != nil {
 			return nil, g.undo(ctx, made, formers, err)
 		}
@@ -137,7 +137,7 @@ func (g *Gatekeeper) open(ctx context.Context, k *Knock, services []*Service, pr
 func (g *Gatekeeper) undo(ctx context.Context, made, formers []*Grant, err error) error {
 	for i, grant := range made {
 		if former := formers[i]; former != nil && g.state.allowed(former) {
-			if _, enterErr := g.state.enter(ctx, former, g.firewall(former.Service), 0); enterErr == nil {
+			if _, enterErr := g.state.enter(ctx, former, g.firewall(former.Service), bounds{}); enterErr == nil {
 				continue
 			}
 		}

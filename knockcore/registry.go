@@ -6,6 +6,7 @@ package knockcore
 import (
 	"container/heap"
 	"crypto/subtle"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -28,7 +29,12 @@ type registry struct {
 	waiters  map[sessionKey][]chan struct{}
 	expiry   []uint32         // numbers of grants, as a heap
 	methods  [methodCount]int // grants by method
+	clients  map[string]int   // grants by client
 }
+
+// bounds are those of a put: how many grants there may be of the method, and of the
+// client. 0 means no bound.
+type bounds struct{ method, client int }
 
 // target is what a window is: a prefix and a service.
 type target struct {
@@ -45,6 +51,7 @@ func newRegistry(table *Table, limit int) *registry {
 		set:      newGrantSet(table.holders),
 		sessions: make(map[sessionKey][]GrantID),
 		waiters:  make(map[sessionKey][]chan struct{}),
+		clients:  make(map[string]int),
 	}
 }
 
@@ -58,9 +65,9 @@ func (g *Grant) waits() bool { return g.Scope == ScopeSession && g.Uses != 0 }
 
 // put enters a grant. A grant of address scope that equals another one (client,
 // service, prefix) takes its place and its ID: the knock that came last decides
-// how long. The former grant is returned, nil if there was none. most bounds the
-// grants of this method; 0 means no bound.
-func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
+// how long. The former grant is returned, nil if there was none. What takes the place
+// of another is not bounded.
+func (r *registry) put(g *Grant, most bounds) (former *Grant, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	holder := r.table.holders.number(holder{g.Service, g.Client})
@@ -75,17 +82,19 @@ func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
 	switch {
 	case known:
 		former = r.set.grant(n)
-		r.methods[former.Method]--
+		r.count(former, -1)
 		if former.Scope == ScopeSession {
 			dropID(r.sessions, former.sessionKey(), g.ID)
 		}
 	case g.waits() && len(r.sessions[g.sessionKey()]) >= MaxSessions:
 		return nil, &Refusal{Reason: ReasonLimited, Client: g.Client, Detail: "too many unused sessions"}
-	case r.set.len() >= r.limit || most > 0 && r.methods[g.Method] >= most:
+	case most.client > 0 && r.clients[g.Client] >= most.client:
+		return nil, &Refusal{Reason: ReasonLimited, Client: g.Client, Detail: fmt.Sprintf("the client has %d live grants, the most that max_grants allows it", r.clients[g.Client])}
+	case r.set.len() >= r.limit || most.method > 0 && r.methods[g.Method] >= most.method:
 		return nil, &Refusal{Reason: ReasonLimited, Client: g.Client, Detail: "too many live grants"}
 	}
 	n = r.set.put(g)
-	r.methods[g.Method]++
+	r.count(g, 1)
 	until := Tick(0)
 	if g.Scope == ScopeAddress {
 		until = r.table.tick(g.Expires)
@@ -115,6 +124,14 @@ func (r *registry) put(g *Grant, most int) (former *Grant, err error) {
 	return former, nil
 }
 
+// count counts a grant that came or went.
+func (r *registry) count(g *Grant, by int) {
+	r.methods[g.Method] += by
+	if r.clients[g.Client] += by; r.clients[g.Client] == 0 {
+		delete(r.clients, g.Client)
+	}
+}
+
 // get finds a grant; nil if it is not there.
 func (r *registry) get(id GrantID) *Grant {
 	r.mu.Lock()
@@ -138,7 +155,7 @@ func (r *registry) remove(id GrantID) *Grant {
 func (r *registry) removeLocked(n uint32) *Grant {
 	g := r.set.grant(n)
 	heap.Remove(byExpiry{r}, int(r.set.at(n).place))
-	r.methods[g.Method]--
+	r.count(g, -1)
 	r.table.remove(g.Prefix, n)
 	if g.Scope == ScopeSession {
 		dropID(r.sessions, g.sessionKey(), g.ID)

@@ -95,7 +95,7 @@ func TestRegistryAgainstModel(t *testing.T) {
 					g.ID = id
 				}
 			}
-			former, err := reg.registry.put(g, 0)
+			former, err := reg.registry.put(g, bounds{})
 			if err != nil {
 				if ReasonOf(err) == ReasonLimited && g.Scope == ScopeSession {
 					continue

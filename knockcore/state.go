@@ -60,9 +60,8 @@ func (s *State) lock(t target) *sync.Mutex {
 
 // enter makes a grant live: in the registry, the firewall and the store. If the
 // firewall fails, everything is as before. former is the equal one that it took
-// the place of, nil if there was none. most bounds the grants of its method; 0
-// means no bound.
-func (s *State) enter(ctx context.Context, g *Grant, fw Firewall, most int) (former *Grant, err error) {
+// the place of, nil if there was none.
+func (s *State) enter(ctx context.Context, g *Grant, fw Firewall, most bounds) (former *Grant, err error) {
 	defer s.lock(g.target()).Unlock()
 	if former, err = s.place(ctx, g, fw, most); err != nil {
 		return nil, err
@@ -74,7 +73,7 @@ func (s *State) enter(ctx context.Context, g *Grant, fw Firewall, most int) (for
 }
 
 // place is enter without the store. The caller holds the target's lock.
-func (s *State) place(ctx context.Context, g *Grant, fw Firewall, most int) (former *Grant, err error) {
+func (s *State) place(ctx context.Context, g *Grant, fw Firewall, most bounds) (former *Grant, err error) {
 	former, err = s.reg.put(g, most)
 	if err != nil {
 		return nil, err
@@ -82,7 +81,7 @@ func (s *State) place(ctx context.Context, g *Grant, fw Firewall, most int) (for
 	if fw != nil {
 		if err := s.window(ctx, g.target(), g.Client, fw); err != nil {
 			if former != nil {
-				_, _ = s.reg.put(former, 0)
+				_, _ = s.reg.put(former, bounds{})
 			} else {
 				s.reg.remove(g.ID)
 			}
@@ -307,7 +306,7 @@ func (g *Gatekeeper) Restore(ctx context.Context) (restored int, err error) {
 			_ = g.state.Store.DeleteGrant(ctx, grant.ID)
 			continue
 		}
-		if _, err := g.state.enter(ctx, grant, g.firewall(grant.Service), 0); err != nil {
+		if _, err := g.state.enter(ctx, grant, g.firewall(grant.Service), bounds{}); err != nil {
 			// Over meanwhile, so that no window opened; or beyond a limit that is lower now.
 			if over() || ReasonOf(err) == ReasonLimited {
 				_ = g.state.Store.DeleteGrant(ctx, grant.ID)

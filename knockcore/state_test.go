@@ -24,11 +24,11 @@ func TestPageThroughAMillion(t *testing.T) {
 	expires := time.Now().Add(time.Hour)
 	for i := range n {
 		g := &Grant{ID: NewGrantID(), Client: "alice", Service: "ssh", Scope: ScopeAddress, Prefix: AddrPrefix(addrOf(i)), Expires: expires}
-		if _, err := state.reg.put(g, 0); err != nil {
+		if _, err := state.reg.put(g, bounds{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := state.reg.put(&Grant{ID: NewGrantID(), Client: "bob", Service: "ssh", Scope: ScopeAddress, Prefix: AddrPrefix(addrOf(n)), Expires: expires}, 0); ReasonOf(err) != ReasonLimited {
+	if _, err := state.reg.put(&Grant{ID: NewGrantID(), Client: "bob", Service: "ssh", Scope: ScopeAddress, Prefix: AddrPrefix(addrOf(n)), Expires: expires}, bounds{}); ReasonOf(err) != ReasonLimited {
 		t.Errorf("one more than allowed: %v", err)
 	}
 	const pageSize = 250_000 / testScale

@@ -32,7 +32,7 @@ func newTestRegistry(tb testing.TB) *testRegistry {
 
 func (r *testRegistry) put(g *Grant) {
 	r.Helper()
-	if _, err := r.registry.put(g, 0); err != nil {
+	if _, err := r.registry.put(g, bounds{}); err != nil {
 		r.Fatal(err)
 	}
 }

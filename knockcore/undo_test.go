@@ -39,6 +39,59 @@ func TestFailedKnockLeavesWhatWas(t *testing.T) {
 	}
 }
 
+// TestClientsShareGrants: a client that knocks from ever new addresses takes no more
+// than its part; others, and itself where it renews, still get theirs.
+func TestClientsShareGrants(t *testing.T) {
+	g := newGateTest(t, func(c *Config) {
+		clients := c.Keyring.Clients()
+		alice := *clients[0]
+		alice.MaxGrants = 3
+		ring, err := NewKeyring(append([]*Client{&alice}, clients[1:]...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Keyring = ring
+	})
+	knock := func(client string, last byte, services ...string) error {
+		_, err := g.Admit(t.Context(), g.knock(client, func(k *Knock) {
+			k.Method, k.Replay, k.Source = MethodHTTP, ReplayKey{}, netip.AddrFrom4([4]byte{203, 0, 113, last})
+			k.Ports, k.Services = nil, services
+		}))
+		return err
+	}
+	if err := errors.Join(knock("alice", 1, "ssh", "web"), knock("alice", 2, "ssh"), knock("alice", 1, "ssh", "web")); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 100 {
+		if err := knock("alice", byte(10+n), "ssh"); ReasonOf(err) != ReasonLimited {
+			t.Fatalf("a grant too many: %v", err)
+		}
+	}
+	if n := g.State().Len(); n != 3 || len(g.fw.windows) != 2 {
+		t.Errorf("%d grants, windows %v", n, g.fw.windows)
+	}
+	if err := errors.Join(knock("bob", 3, "ssh"), knock("alice", 2, "ssh")); err != nil {
+		t.Errorf("somebody else, and renewing: %v", err)
+	}
+	if _, err := g.Admit(t.Context(), g.knock("alice", func(k *Knock) { k.Method = MethodEnvelopeV2 })); err != nil {
+		t.Errorf("a stream: %v", err)
+	}
+	if _, err := g.GrantByHand(t.Context(), "alice", "web", netip.MustParsePrefix("198.51.100.1/32"), time.Hour); err != nil {
+		t.Errorf("by hand: %v", err)
+	}
+	for _, grant := range g.State().Grants(func(grant *Grant) bool { return grant.Client == "alice" }) {
+		if _, err := g.Revoke(t.Context(), grant.ID, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(knock("alice", 4, "ssh", "web"), knock("alice", 5, "ssh")); err != nil {
+		t.Errorf("when others have ended: %v", err)
+	}
+	if (&Client{}).maxGrants() >= DefaultMaxGrants/100 {
+		t.Error("by default one client may take a great part of all grants")
+	}
+}
+
 // TestMaxGrants: a bound of one method counts its own grants only, lets renew, and
 // has room again when a grant ends.
 func TestMaxGrants(t *testing.T) {

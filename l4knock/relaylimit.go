@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddy-knock/caddy-knock/knockcore/knockserver"
 )
 
 // relays counts the running relays, of all configurations: relays outlive the
@@ -22,7 +24,11 @@ var relays = struct {
 func (r *Relay) enter(client, service string) (leave func(), err error) {
 	relays.Lock()
 	defer relays.Unlock()
-	if r.MaxPerClient > 0 && relays.clients[client] >= r.MaxPerClient {
+	most := r.MaxPerClient
+	if most == 0 && client != "" {
+		most = knockserver.DefaultPending()
+	}
+	if most > 0 && relays.clients[client] >= most {
 		return nil, fmt.Errorf("client has %d relays, the most that max_per_client allows", relays.clients[client])
 	}
 	if r.MaxPerService > 0 && relays.services[service] >= r.MaxPerService {

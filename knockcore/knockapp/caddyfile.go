@@ -141,6 +141,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //		api_key <key...>
 //		api_key_hash <hash...>
 //		allow_remote </ipv4-length> [</ipv6-length>]
+//		max_grants <count>
 //		allow_weak
 //	}
 func (a *App) unmarshalClient(d *caddyfile.Dispenser) error {
@@ -199,10 +200,12 @@ func (a *App) unmarshalClient(d *caddyfile.Dispenser) error {
 			err = unmarshalAPIKeyHashes(opts, d, c)
 		case "allow_remote":
 			err = unmarshalAllowRemote(opts, d, c)
+		case "max_grants":
+			err = opts.Positive(&c.MaxGrants)
 		case "allow_weak":
 			err = opts.Flag(&c.AllowWeak)
 		default:
-			err = opts.Unknown("secret", "services", "ttl", "max_ttl", "expires", "from", "methods", "pyknock", "fwknop", "api_key", "api_key_hash", "allow_remote", "allow_weak")
+			err = opts.Unknown("secret", "services", "ttl", "max_ttl", "expires", "from", "methods", "pyknock", "fwknop", "api_key", "api_key_hash", "allow_remote", "max_grants", "allow_weak")
 		}
 		if err != nil {
 			return err

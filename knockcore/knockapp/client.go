@@ -76,6 +76,10 @@ type Client struct {
 	// knocks from (pyknock and fwknop packets name one, HTTP knocks may). Default: it may not.
 	AllowRemote *AllowRemote `json:"allow_remote,omitempty"`
 
+	// MaxGrants bounds the client's live grants, one for each address and service, so
+	// that it can't take all of them from others. Default: 4096.
+	MaxGrants int `json:"max_grants,omitempty"`
+
 	// AllowWeak accepts pyknock and fwknop keys of fewer than 16 bytes. One captured
 	// packet is enough to guess such a key. Default: false.
 	AllowWeak bool `json:"allow_weak,omitempty"`
@@ -144,10 +148,10 @@ func (a *App) convertEach(all []*Client, repl *caddy.Replacer) []convertedClient
 func (c *Client) convert(repl *caddy.Replacer, insecureFiles bool) (*knockcore.Client, error) {
 	client := &knockcore.Client{
 		ID: c.ID, Services: c.Services, AllServices: c.AllServices,
-		TTL: time.Duration(c.TTL), MaxTTL: time.Duration(c.MaxTTL),
+		TTL: time.Duration(c.TTL), MaxTTL: time.Duration(c.MaxTTL), MaxGrants: c.MaxGrants,
 	}
-	if c.TTL < 0 || c.MaxTTL < 0 {
-		return nil, fmt.Errorf("ttl and max_ttl must not be negative")
+	if c.TTL < 0 || c.MaxTTL < 0 || c.MaxGrants < 0 {
+		return nil, fmt.Errorf("ttl, max_ttl and max_grants must not be negative")
 	}
 	for i, text := range c.Secrets {
 		secret, err := expandSecret(repl, text, insecureFiles)
