@@ -40,13 +40,6 @@ func find(name string) (string, error) {
 	return path, nil
 }
 
-func stem(v6 bool) string {
-	if v6 {
-		return "ip6tables"
-	}
-	return "iptables"
-}
-
 // locate finds the programs of the variant.
 func locate(ctx context.Context, v6 bool, variant Variant, lockWait time.Duration) (*family, error) {
 	main := stem(v6)

@@ -18,6 +18,14 @@ const mark = "made-by-caddy-knock"
 // maxChain is the longest name of a chain.
 const maxChain = 28
 
+// stem is what the names of a family's programs begin with.
+func stem(v6 bool) string {
+	if v6 {
+		return "ip6tables"
+	}
+	return "iptables"
+}
+
 // serviceChain is the chain that lets in who has a window of the service.
 func (c Config) serviceChain(service string) string {
 	return c.chain() + "-" + engine.Token(service, maxChain-len(c.chain())-1)
