@@ -117,21 +117,31 @@ func (s *grantSet) remove(id GrantID) {
 	}
 }
 
-// list returns the grants that f accepts (nil: all). What f is given is not its to
-// keep.
+// chunk appends copies of the grants of a chunk to buffer.
+func (s *grantSet) chunk(n int, buffer []Grant) []Grant {
+	for i := range s.chunks[n] {
+		if r := &s.chunks[n][i]; r.holder != 0 {
+			buffer = append(buffer, Grant{})
+			r.unpack(&buffer[len(buffer)-1], s.holders.of(r.holder))
+		}
+	}
+	return buffer
+}
+
+// list returns the grants that f accepts (nil: all).
 func (s *grantSet) list(f func(*Grant) bool) (found []*Grant) {
-	g := new(Grant)
-	for _, chunk := range s.chunks {
-		for i := range chunk {
-			r := &chunk[i]
-			if r.holder == 0 {
-				continue
-			}
-			r.unpack(g, s.holders.of(r.holder))
-			if f == nil || f(g) {
-				found = append(found, g)
-				g = new(Grant)
-			}
+	for n := range s.chunks {
+		found = accepted(found, s.chunk(n, nil), f)
+	}
+	return found
+}
+
+// accepted appends copies of the grants that f accepts (nil: all).
+func accepted(found []*Grant, grants []Grant, f func(*Grant) bool) []*Grant {
+	for i := range grants {
+		if f == nil || f(&grants[i]) {
+			kept := grants[i]
+			found = append(found, &kept)
 		}
 	}
 	return found

@@ -230,11 +230,30 @@ func (r *registry) len() int {
 	return r.set.len()
 }
 
-// list returns the grants that f accepts. What f is given is not its to keep.
-func (r *registry) list(f func(*Grant) bool) []*Grant {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.set.list(f)
+// each calls f with some grants at a time, which are not its to keep. The registry is
+// not locked while f runs, and never for longer than one chunk takes to be copied, so
+// that knocks don't wait for listings. A grant that is live from the beginning to the
+// end is told exactly once; one that is made or ends meanwhile may be.
+func (r *registry) each(f func([]Grant)) {
+	buffer := make([]Grant, 0, chunkLen)
+	copied := func(n int) bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if n >= len(r.set.chunks) {
+			return false
+		}
+		buffer = r.set.chunk(n, buffer[:0])
+		return true
+	}
+	for n := 0; copied(n); n++ {
+		f(buffer)
+	}
+}
+
+// list returns the grants that f accepts (nil: all), as each tells them.
+func (r *registry) list(f func(*Grant) bool) (found []*Grant) {
+	r.each(func(grants []Grant) { found = accepted(found, grants, f) })
+	return found
 }
 
 // listOf is list for the grants of exactly this prefix.

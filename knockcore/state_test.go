@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -49,6 +50,47 @@ func TestPageThroughAMillion(t *testing.T) {
 	}
 	if seen != n {
 		t.Errorf("%d of %d grants were listed", seen, n)
+	}
+}
+
+// TestListingHoldsNobodyUp changes grants from within a listing, which therefore must
+// not hold them: each that is there all the time is told once. A page of many takes
+// the memory of a page.
+func TestListingHoldsNobodyUp(t *testing.T) {
+	const n = 100_000
+	state := NewState(NewMemoryStore(1), 0)
+	expires := time.Now().Add(time.Hour)
+	put := func(i int) GrantID {
+		g := &Grant{ID: NewGrantID(), Client: "alice", Service: "ssh", Scope: ScopeAddress, Prefix: AddrPrefix(addrOf(i)), Made: time.Now(), Expires: expires, Uses: -1}
+		if _, err := state.reg.put(g, bounds{}); err != nil {
+			t.Fatal(err)
+		}
+		return g.ID
+	}
+	told := make(map[GrantID]int, n)
+	for i := range n {
+		told[put(i)] = 0
+	}
+	more := 0
+	state.Each(func(g *Grant) {
+		if _, known := told[g.ID]; known {
+			told[g.ID]++
+			if more++; more%10 == 0 {
+				state.reg.remove(put(n + more/20))
+			}
+		}
+	})
+	for id, times := range told {
+		if times != 1 {
+			t.Fatalf("%v was told %d times", id, times)
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	page, _ := state.Page(nil, GrantID{}, 1000)
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 8<<20 || len(page) != 1000 {
+		t.Errorf("a page of %d grants among %d took %d KB", len(page), n, took>>10)
 	}
 }
 

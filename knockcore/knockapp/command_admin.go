@@ -37,7 +37,8 @@ func (a *adminCall) flags(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// do makes a request, prints the answer if JSON is wanted, otherwise parses it.
+// do makes a request and parses the answer; if JSON is wanted, it prints that and is
+// done.
 func (a *adminCall) do(cmd *cobra.Command, method, path string, body any, into any) (done bool, err error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(a.address, nil, a.config, a.adapter)
 	if err != nil {
@@ -57,7 +58,11 @@ func (a *adminCall) do(cmd *cobra.Command, method, path string, body any, into a
 	}
 	defer resp.Body.Close()
 	if a.json {
-		_, err := io.Copy(cmd.OutOrStdout(), resp.Body)
+		shown := io.TeeReader(resp.Body, cmd.OutOrStdout())
+		if err := json.NewDecoder(shown).Decode(into); err != nil {
+			return true, err
+		}
+		_, err := io.Copy(io.Discard, shown)
 		return true, err
 	}
 	return false, json.NewDecoder(resp.Body).Decode(into)
@@ -196,26 +201,37 @@ func grantsCommand() *cobra.Command {
 	cmd := call.flags(&cobra.Command{
 		Use:   "grants",
 		Short: "Lists live grants: who, from where, to which service, until when",
-		Args:  cobra.NoArgs,
+		Long: `
+Lists live grants, in the order of their IDs, a page of 10,000 at a time: columns fit
+each page, and with --json each page is a line, the answer of the admin API.
+`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := sel.query()
+			q.Set("limit", strconv.Itoa(maxPage))
 			var w *tabwriter.Writer
 			for {
 				var page struct {
 					Grants []grantLine
 					Next   string
 				}
-				if done, err := call.do(cmd, http.MethodGet, "/knock/grants?"+q.Encode(), nil, &page); done || err != nil {
+				done, err := call.do(cmd, http.MethodGet, "/knock/grants?"+q.Encode(), nil, &page)
+				if err != nil {
 					return err
 				}
-				if w == nil {
-					w = table(cmd, "GRANT", "CLIENT", "SERVICE", "FOR", "SCOPE", "METHOD", "ENDS IN")
-				}
-				for _, g := range page.Grants {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.ID, g.Client, g.Service, g.Prefix, g.Scope, dash(g.Method), g.ends())
+				if !done {
+					if w == nil {
+						w = table(cmd, "GRANT", "CLIENT", "SERVICE", "FOR", "SCOPE", "METHOD", "ENDS IN")
+					}
+					for _, g := range page.Grants {
+						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.ID, g.Client, g.Service, g.Prefix, g.Scope, dash(g.Method), g.ends())
+					}
+					if err := w.Flush(); err != nil { // page by page: there may be a million
+						return err
+					}
 				}
 				if page.Next == "" {
-					return w.Flush()
+					return nil
 				}
 				q.Set("after", page.Next)
 			}
