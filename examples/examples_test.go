@@ -104,7 +104,7 @@ func TestREADMEs(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (d.Name() == ".git" || d.Name() == "dist") {
+		if d.IsDir() && (d.Name() == ".git" || d.Name() == "dist" || d.Name() == "vendor") {
 			return filepath.SkipDir
 		}
 		if d.Name() != "README.md" {

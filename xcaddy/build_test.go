@@ -39,6 +39,9 @@ func TestXcaddyBuild(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a whole build of Caddy")
 	}
+	if _, err := os.Stat("../vendor/modules.txt"); err == nil {
+		t.Skip("xcaddy asks the network for modules, not the folder vendor")
+	}
 	gomod, err := os.ReadFile("../go.mod")
 	if err != nil {
 		t.Fatal(err)
