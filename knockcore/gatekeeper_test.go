@@ -403,6 +403,44 @@ func TestWaitingFramesAreBounded(t *testing.T) {
 	})
 }
 
+// The session of a knock by a device's key tells whose it is, fits any frame of the
+// client, and is kept. What others call their sessions names no device.
+func TestSessionOfADevice(t *testing.T) {
+	g := newGateTest(t, nil)
+	open := func(services ...string) []*Grant {
+		t.Helper()
+		grants, err := g.Admit(t.Context(), Knock{
+			Client: g.Keyring().Client("alice"), Method: MethodHTTP, Source: netip.MustParseAddr("203.0.113.7"), Services: services, Device: "tablet",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return grants
+	}
+	for _, grant := range open("vault", "web") {
+		if grant.Device() != "tablet" {
+			t.Errorf("%s: device %q", grant.Service, grant.Device())
+		}
+	}
+	for _, id := range []string{"any session 0123", ""} {
+		if _, err := g.Admit(t.Context(), g.session("alice", id, frameOf)); err != nil {
+			t.Errorf("session %q: %v", id, err)
+		}
+		if _, err := g.Admit(t.Context(), g.session("alice", id, frameOf)); ReasonOf(err) != ReasonNoSession {
+			t.Errorf("session %q counts twice: %v", id, err)
+		}
+		open("vault")
+	}
+	kept, err := g.State().Store.Grants(t.Context())
+	if err != nil || len(kept) != 4 || slices.ContainsFunc(kept, func(g *Grant) bool { return g.Device() != "tablet" }) {
+		t.Errorf("kept: %+v, %v", kept, err)
+	}
+	grants, err := g.Admit(t.Context(), g.session("alice", "device:tablet 01", nil))
+	if err != nil || grants[0].Device() != "" {
+		t.Errorf("a session that looks like a device: %+v, %v", grants, err)
+	}
+}
+
 func TestSessionsAreBounded(t *testing.T) {
 	g := newGateTest(t, nil)
 	for i := range MaxSessions + 1 {

@@ -102,8 +102,9 @@ type Grant struct {
 	Expires time.Time
 	// Uses is how many connections are left, -1 for no limit.
 	Uses int
-	// Session is the knock's session ID, nil if it had none. In its place, grants of
-	// address scope keep the device that knocked: so stores keep it too.
+	// Session is the knock's session ID, nil if it had none. In its place, grants for
+	// knocks by HTTP, which have none, keep the device that knocked: so stores keep it
+	// too.
 	Session []byte
 }
 
@@ -119,9 +120,10 @@ func (g *Grant) equal(other *Grant) bool {
 const devicePrefix = "device:"
 
 // Device names the device that knocked, of those that share a client; "" if that is
-// not known, as for knocks other than by HTTP and grants of session scope.
+// not known, as for knocks other than by HTTP, in which a session ID is what the
+// client says it is.
 func (g *Grant) Device() string {
-	if id, ok := strings.CutPrefix(string(g.Session), devicePrefix); ok && g.Scope == ScopeAddress {
+	if id, ok := strings.CutPrefix(string(g.Session), devicePrefix); ok && g.Method == MethodHTTP {
 		return id
 	}
 	return ""

@@ -108,7 +108,7 @@ func (g *Gatekeeper) open(ctx context.Context, k *Knock, services []*Service, pr
 			Prefix: prefix, Source: k.Source, Made: now, Expires: now.Add(s.Length(k.Client, k.Length)),
 			Uses: -1, Session: k.Session,
 		}
-		if k.Device != "" && k.Session == nil && !s.RequireSession {
+		if k.Device != "" && k.Method == MethodHTTP && k.Session == nil {
 			grant.Session = []byte(devicePrefix + k.Device)
 		}
 		if s.RequireSession {

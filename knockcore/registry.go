@@ -280,7 +280,7 @@ func (r *registry) takeSession(k sessionKey, addr netip.Addr, session []byte, no
 		if r.at(n) <= now || !g.Prefix.Contains(addr) {
 			continue
 		}
-		if len(g.Session) > 0 && subtle.ConstantTimeCompare(g.Session, session) != 1 {
+		if len(g.Session) > 0 && g.Device() == "" && subtle.ConstantTimeCompare(g.Session, session) != 1 {
 			continue
 		}
 		if g.Uses > 0 {
