@@ -208,3 +208,60 @@ func TestParallelReplay(t *testing.T) {
 		t.Errorf("%d of 100 copies were admitted, expected exactly 1", won)
 	}
 }
+
+// TestNoDowngrade: that a handler takes the older frame lets nobody use it whose
+// client is pinned to the newer one.
+func TestNoDowngrade(t *testing.T) {
+	port := apptest.FreePort(t)
+	apptest.Load(t, fmt.Sprintf(`{
+	admin off
+	knock {
+		client alice {
+			secret "%[1]s"
+			services echo
+			methods tcp-auth-envelope-v2
+		}
+		client bob {
+			secret "%[1]s of bob"
+			services echo
+		}
+		service echo tcp/%[2]d
+	}
+	layer4 {
+		127.0.0.1:%[2]d {
+			route {
+				knock echo {
+					methods tcp-auth-envelope-v2 tcp-auth-frame-v1
+					admit {
+						proxy %[3]s
+					}
+				}
+				proxy %[4]s
+			}
+		}
+	}
+}
+`, secret, port, apptest.Echo(t, "service\n"), apptest.Site(t, "cover")))
+	for client, accepted := range map[string]map[knockcore.Method]bool{
+		"alice": {knockcore.MethodEnvelopeV2: true, knockcore.MethodFrameV1: false},
+		"bob":   {knockcore.MethodEnvelopeV2: true, knockcore.MethodFrameV1: true},
+	} {
+		key := secret
+		if client == "bob" {
+			key += " of bob"
+		}
+		for method, want := range accepted {
+			b, err := (&wire.TCPFrame{Method: method, Port: uint16(port), Time: time.Now().UnixMilli()}).Seal(credential(client, key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn := dial(t, port)
+			_, _ = conn.Write(b)
+			_ = conn.CloseWrite()
+			answer, _ := io.ReadAll(conn) // the cover may reset what it does not like
+			if got := strings.Contains(string(answer), "service"); got != want {
+				t.Errorf("%s by %v: let in %v, want %v", client, method, got, want)
+			}
+		}
+	}
+}
