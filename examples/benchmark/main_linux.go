@@ -125,6 +125,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 			err = mayUseNamespaces()
 		}
 		if err == nil {
+			err = awaitPorts(ctx)
+		}
+		if err == nil {
 			err = p.run(ctx, o, r)
 		}
 		switch {
