@@ -62,7 +62,7 @@ type grantSet struct {
 	free    []uint32
 }
 
-const chunkLen = 1 << 10
+const chunkLen = 1 << 8
 
 func newGrantSet(holders *holders) grantSet {
 	return grantSet{holders: holders, numbers: make(map[GrantID]uint32)}

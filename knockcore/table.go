@@ -100,10 +100,8 @@ func (t *Table) on(addr netip.Addr) iter.Seq[uint32] {
 			if addr.Is4() && l.bits < v4Bits {
 				continue
 			}
-			for n := range t.at(l, keyOf(addr).masked(l.bits)) {
-				if !yield(n) {
-					return
-				}
+			if !t.each(l, keyOf(addr).masked(l.bits), yield) {
+				return
 			}
 		}
 	}
@@ -111,21 +109,21 @@ func (t *Table) on(addr netip.Addr) iter.Seq[uint32] {
 
 // of returns the numbers of the grants of exactly this prefix.
 func (t *Table) of(p netip.Prefix) iter.Seq[uint32] {
-	l, _ := t.length(p)
-	return t.at(l, keyOf(p.Addr()))
-}
-
-func (t *Table) at(l prefixLength, k addrKey) iter.Seq[uint32] {
 	return func(yield func(uint32) bool) {
-		if l.slots == nil {
-			return
-		}
-		for s := range l.slots.run(k, t.seed) {
-			if n := s.number(); n != 0 && s.is(k) && !yield(n) {
-				return
-			}
+		if l, at := t.length(p); at >= 0 {
+			t.each(l, keyOf(p.Addr()), yield)
 		}
 	}
+}
+
+// each yields the numbers of the grants of a prefix, until it is told to stop.
+func (t *Table) each(l prefixLength, k addrKey, yield func(uint32) bool) bool {
+	for s := range l.slots.run(k, t.seed) {
+		if n := s.number(); n != 0 && s.is(k) && !yield(n) {
+			return false
+		}
+	}
+	return true
 }
 
 // length finds the prefixes of the same length; without slots, and at -1, if there

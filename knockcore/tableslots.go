@@ -71,11 +71,13 @@ func (k addrKey) hash(seed uint64) uint64 {
 // run returns the slots that may hold grants of the address, the last one being the
 // first free slot.
 func (t *slots) run(k addrKey, seed uint64) iter.Seq[*slot] {
-	return func(yield func(*slot) bool) {
-		for i := t.home(k, seed); ; i = t.after(i) {
-			if s := &t.all[i]; !yield(s) || s.grant.Load() == 0 {
-				return
-			}
+	return func(yield func(*slot) bool) { t.walk(t.home(k, seed), yield) }
+}
+
+func (t *slots) walk(from int, yield func(*slot) bool) {
+	for i := from; ; i = t.after(i) {
+		if s := &t.all[i]; !yield(s) || s.grant.Load() == 0 {
+			return
 		}
 	}
 }
