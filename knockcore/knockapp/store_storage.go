@@ -133,12 +133,19 @@ func storageKey(storage certmagic.Storage) string {
 // Reconfigure takes a new interval, and lets the store use the storage of the
 // configuration that comes: that of the one that goes may be closed with it.
 func (s *StorageStore) Reconfigure(store knockcore.Store) {
+	var kept *storagestore.Store
 	switch store := store.(type) {
 	case *storagestore.Shared:
-		store.Use(s.storage)
+		kept = store.Store
 		store.Every(s.poll())
 	case *storagestore.Store:
-		store.Use(s.storage)
+		kept = store
+	default:
+		return
+	}
+	kept.Use(s.storage)
+	if replay, ok := s.replay.(storeReconfigurer); ok {
+		replay.Reconfigure(kept.Local())
 	}
 }
 

@@ -104,6 +104,9 @@ func Open(opts Options) *Store {
 // Use takes another way to the same storage.
 func (s *Store) Use(storage Storage) { s.storage.Store(holder{storage}) }
 
+// Local is the store that keeps nonces and sessions.
+func (s *Store) Local() knockcore.Store { return s.local }
+
 // SaveGrant implements knockcore.Store.
 func (s *Store) SaveGrant(ctx context.Context, g *knockcore.Grant) error {
 	if g.Scope != knockcore.ScopeAddress {
