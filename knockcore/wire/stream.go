@@ -73,42 +73,42 @@ func (s *Stream) MaxNeed() int {
 // is sure.
 func (s *Stream) Check(buf []byte) Verdict {
 	if s.last.State == NeedMore {
-		s.last = s.check(buf)
+		s.check(buf)
 	}
 	return s.last
 }
 
-func (s *Stream) check(buf []byte) Verdict {
+// check sets the verdict, as checkV1 and checkV2 do.
+func (s *Stream) check(buf []byte) {
 	v1 := s.config.Methods.Has(knockcore.MethodFrameV1)
-	v2 := s.config.Methods.Has(knockcore.MethodEnvelopeV2)
-	if v1 && len(buf) > 0 && buf[0] == v1Version {
-		return s.checkV1(buf)
+	switch {
+	case v1 && len(buf) > 0 && buf[0] == v1Version:
+		s.checkV1(buf)
+	case s.config.Methods.Has(knockcore.MethodEnvelopeV2):
+		s.checkV2(buf)
+	case v1 && len(buf) == 0:
+		s.needMore(1)
+	default:
+		s.foreign(knockcore.ReasonUnknownClient, "")
 	}
-	if v2 {
-		return s.checkV2(buf)
-	}
-	if v1 && len(buf) == 0 {
-		return needMore(1)
-	}
-	return foreign(knockcore.ReasonUnknownClient, "")
 }
 
-func (s *Stream) checkV1(buf []byte) Verdict {
+func (s *Stream) checkV1(buf []byte) {
 	if len(buf) < v1HeaderLen {
-		return needMore(v1HeaderLen)
+		s.needMore(v1HeaderLen)
+		return
 	}
 	size, reason := checkV1Header(buf[:v1HeaderLen], s.config.maxFrame())
 	if reason != knockcore.ReasonNone {
-		return foreign(reason, "")
+		s.foreign(reason, "")
+		return
 	}
 	if !s.scanned {
 		s.scan(v1HintLabel, buf[v1NonceAt:v1HintAt], buf[v1HintAt:v1LengthAt])
 	}
-	if s.n == 0 {
-		return s.refuse()
-	}
-	if len(buf) < size {
-		return needMore(size)
+	if s.n > 0 && len(buf) < size {
+		s.needMore(size)
+		return
 	}
 	for _, cred := range s.candidates() {
 		if s.tries == s.config.maxAttempts() {
@@ -116,25 +116,28 @@ func (s *Stream) checkV1(buf []byte) Verdict {
 		}
 		s.tries++
 		if f := openV1(cred, buf[:size]); f != nil {
-			return s.authentic(f, cred)
+			s.authentic(f, cred)
+			return
 		}
 	}
-	return s.refuse()
+	s.refuse()
 }
 
-func (s *Stream) checkV2(buf []byte) Verdict {
+func (s *Stream) checkV2(buf []byte) {
 	buckets := s.config.buckets()
 	if !s.scanned {
 		alien, need := beginsForeign(buf)
 		if alien {
-			return foreign(knockcore.ReasonUnknownClient, "")
+			s.foreign(knockcore.ReasonUnknownClient, "")
+			return
 		}
 		head := v2HintEnd
 		if s.config.HintNone {
 			head = buckets[0]
 		}
 		if len(buf) < head {
-			return needMore(min(need, head))
+			s.needMore(min(need, head))
+			return
 		}
 		if s.config.HintNone {
 			s.scanAll(buf[:v2PrefixLen])
@@ -143,27 +146,32 @@ func (s *Stream) checkV2(buf []byte) Verdict {
 		}
 	}
 	if s.n == 0 && !s.config.HintNone {
-		return s.refuse()
+		s.refuse()
+		return
 	}
 	for ; s.bucket < len(buckets); s.bucket++ {
 		size := buckets[s.bucket]
 		if len(buf) < size {
-			return needMore(size)
+			s.needMore(size)
+			return
 		}
 		for _, cred := range s.candidates() {
 			if s.tries == s.config.maxAttempts() {
-				return s.refuse()
+				s.refuse()
+				return
 			}
 			s.tries++
 			if f := openV2(cred, s.port, s.config.HintNone, buf[:size]); f != nil {
-				return s.authentic(f, cred)
+				s.authentic(f, cred)
+				return
 			}
 		}
 		if s.n > 0 && s.tries == s.config.maxAttempts() {
-			return s.refuse()
+			s.refuse()
+			return
 		}
 	}
-	return s.refuse()
+	s.refuse()
 }
 
 // scan finds the candidates by their hint and drops those whose nonce was seen.
@@ -214,22 +222,29 @@ func (s *Stream) candidates() []*knockcore.Credential {
 	return s.few[:s.n]
 }
 
+func (s *Stream) needMore(n int) { s.last.Need = n }
+
+func (s *Stream) foreign(reason knockcore.Reason, clientID string) {
+	s.last = Verdict{State: Foreign, Reason: reason, ClientID: clientID}
+}
+
 // authentic ends with a frame that a client made: for this port or for another.
-func (s *Stream) authentic(f *TCPFrame, cred *knockcore.Credential) Verdict {
+func (s *Stream) authentic(f *TCPFrame, cred *knockcore.Credential) {
 	if f.Port != s.port {
-		return foreign(knockcore.ReasonWrongPort, cred.Client.ID)
+		s.foreign(knockcore.ReasonWrongPort, cred.Client.ID)
+		return
 	}
-	return Verdict{State: Authentic, Frame: f, Credential: cred}
+	s.last = Verdict{State: Authentic, Frame: f, Credential: cred}
 }
 
 // refuse ends with no candidate left, or none that opened the frame.
-func (s *Stream) refuse() Verdict {
+func (s *Stream) refuse() {
 	switch {
 	case s.replayed:
-		return foreign(knockcore.ReasonReplay, "")
+		s.foreign(knockcore.ReasonReplay, "")
 	case s.n == 0, !s.hinted:
-		return foreign(knockcore.ReasonUnknownClient, "")
+		s.foreign(knockcore.ReasonUnknownClient, "")
 	default:
-		return foreign(knockcore.ReasonAuthFailed, s.few[0].Client.ID)
+		s.foreign(knockcore.ReasonAuthFailed, s.few[0].Client.ID)
 	}
 }

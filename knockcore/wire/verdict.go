@@ -51,9 +51,3 @@ type Verdict struct {
 	Frame      *TCPFrame
 	Credential *knockcore.Credential
 }
-
-func needMore(n int) Verdict { return Verdict{Need: n} }
-
-func foreign(reason knockcore.Reason, clientID string) Verdict {
-	return Verdict{State: Foreign, Reason: reason, ClientID: clientID}
-}
