@@ -53,9 +53,9 @@ type Relay struct {
 	// Default: as the system does.
 	UserTimeout caddy.Duration `json:"user_timeout,omitempty"`
 
-	// MaxPerClient bounds the relays of each client; more are closed. Default: an
-	// eighth of the process's file limit, so that no client takes from others what
-	// they need.
+	// MaxPerClient bounds the relays of each client; more are closed. Default: a
+	// quarter of the process's file limit, so that no client alone takes the
+	// descriptors that others need.
 	MaxPerClient int `json:"max_per_client,omitempty"`
 
 	// MaxPerService bounds the relays to each service; more are closed. Default: no

@@ -7,15 +7,13 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/caddy-knock/caddy-knock/knockcore/knockserver"
 )
 
 // TestOneClientsRelays: if nobody says anything, a client has no more relays than
 // leave others the descriptors that they need.
 func TestOneClientsRelays(t *testing.T) {
 	r := &Relay{metrics: newRelayMetrics(prometheus.NewRegistry())}
-	most := knockserver.DefaultPending()
+	most := defaultPerClient()
 	enter := func(client string) error {
 		leave, err := r.enter(client, "service of TestOneClientsRelays")
 		if err == nil {

@@ -149,13 +149,15 @@ func TestFiveThousandRelays(t *testing.T) {
 			route {
 				knock {
 					admit {
-						knock_relay %s
+						knock_relay %s {
+							max_per_client %d
+						}
 					}
 				}
 			}
 		}
 	}
-}`, secret, port, address, apptest.Echo(t, "service\n")), address)
+}`, secret, port, address, apptest.Echo(t, "service\n"), relays), address)
 	pid := p.Cmd.Process.Pid
 	before, fds := rss(t, pid), descriptors(t, pid)
 	conns := make([]*net.TCPConn, 0, relays)
