@@ -60,6 +60,7 @@ func (f *FileStore) Provision(caddy.Context) error {
 // KnockStore implements StoreConverter.
 func (f *FileStore) KnockStore(window time.Duration) (string, func() (knockcore.Store, error)) {
 	return "file " + f.Path, func() (knockcore.Store, error) {
+		storeErrors.WithLabelValues("file") // a counter that is there from the start shows its first step
 		store, err := filestore.Open(filestore.Options{
 			Dir: f.Path, Capacity: f.Nonces, Window: window, DistrustEmpty: f.Volatile, Log: logFile,
 		})
