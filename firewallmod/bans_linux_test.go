@@ -157,6 +157,17 @@ func TestFirewallBans(t *testing.T) {
 		t.Error("a bad configuration was loaded")
 	}
 	granted("bad reload")
+	// One that fails late, when the firewall may have lost bans and windows already.
+	for range 4 {
+		without := strings.Replace(g.text, enforced, "", 1) + "http://:2222 {\n\trespond \"a port that is taken\"\n}\n"
+		if err := g.reload(without); err == nil || !strings.Contains(err.Error(), "2222") {
+			t.Fatalf("a configuration that can't start: %v", err)
+		}
+		if banned := g.host.Run("nft", "list", "set", "inet", "caddy_knock", "banned.addresses-4"); !strings.Contains(banned, "198.51.100.2") {
+			t.Fatalf("after a reload that failed:\n%s", banned)
+		}
+		granted("a reload that failed late")
+	}
 	if err := g.reload(strings.Replace(g.text, enforced, "", 1)); err != nil {
 		t.Fatal(err)
 	}
