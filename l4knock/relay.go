@@ -171,6 +171,10 @@ func (r *Relay) done(cx *layer4.Connection, opts *relay.Options, upstream relay.
 	r.metrics.ended.WithLabelValues(opts.Service, stats.Cause.String()).Inc()
 	r.metrics.bytes.WithLabelValues(opts.Service, "up").Add(float64(stats.Up))
 	r.metrics.bytes.WithLabelValues(opts.Service, "down").Add(float64(stats.Down))
+	entry := r.logger.Check(zap.InfoLevel, "relayed")
+	if entry == nil {
+		return
+	}
 	fields := []zap.Field{
 		zap.Stringer("remote", cx.RemoteAddr()), zap.Stringer("upstream", upstream),
 		zap.String("client", opts.Client), zap.String("service", opts.Service),
@@ -180,7 +184,7 @@ func (r *Relay) done(cx *layer4.Connection, opts *relay.Options, upstream relay.
 	if stats.Err != nil {
 		fields = append(fields, zap.Error(stats.Err))
 	}
-	r.logger.Info("relayed", fields...)
+	entry.Write(fields...)
 }
 
 // bare returns the connection below cx and what was read from it and not used.

@@ -66,10 +66,17 @@ func (s *startedHandler) Handle(context.Context, caddy.Event) error {
 	return nil
 }
 
-// offer queues an event, or drops it.
+// offer queues an event, or drops it. What nobody handles is not queued.
 func (e *emitter) offer(r eventRecord) {
 	if e == nil {
 		return
+	}
+	select {
+	case <-e.ready:
+		if !e.app.ShouldEmit(r.name()) {
+			return
+		}
+	default: // handlers may still come
 	}
 	select {
 	case e.queue <- r:
@@ -124,10 +131,13 @@ func (e *emitter) emit(r *eventRecord) {
 		eventsDropped.Inc()
 		return
 	}
-	if name := "knock." + r.Event; e.app.ShouldEmit(name) {
-		e.app.Emit(e.ctx, name, r.data())
+	if e.app.ShouldEmit(r.name()) {
+		e.app.Emit(e.ctx, r.name(), r.data())
 	}
 }
+
+// name is how Caddy's event handlers know the event.
+func (r *eventRecord) name() string { return "knock." + r.Event }
 
 // close ends the emitter when the queue is empty, or after a moment.
 func (e *emitter) close() {

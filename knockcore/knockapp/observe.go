@@ -28,8 +28,11 @@ func (a *App) observe(e knockcore.Event) {
 			a.metrics.knocks.WithLabelValues(e.Method.String(), knockcore.ReasonNone.String()).Inc()
 		}
 		a.metrics.grants.WithLabelValues(e.Grant.Service, e.Method.String()).Inc()
-		a.audit.Info("granted", append(grantFields(e.Grant), zap.Bool("renewed", e.Renewed))...)
-		if live := a.live.Load(); live != nil {
+		if entry := a.audit.Check(zapcore.InfoLevel, "granted"); entry != nil {
+			entry.Write(append(grantFields(e.Grant), zap.Bool("renewed", e.Renewed))...)
+		}
+		// A grant for one stream ends with it; there is nothing to sweep.
+		if live := a.live.Load(); live != nil && e.Grant.Scope != knockcore.ScopeConnection {
 			live.wake()
 		}
 	case knockcore.EventExpired:
