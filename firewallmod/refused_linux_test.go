@@ -98,7 +98,15 @@ func TestForeignLater(t *testing.T) {
 		status, body := g.call(http.MethodPost, "/knock/grants", `{"client":"alice","service":"ssh","address":"192.0.2.2","ttl":"10m"}`)
 		return status != http.StatusOK && strings.Contains(body, "firewall_error") && strings.Contains(body, "not made by caddy-knock")
 	})
+	g.lab.Eventually(20*time.Second, "health to say so", func() bool {
+		status, body := g.call(http.MethodGet, "/knock/health", "")
+		return status == http.StatusServiceUnavailable && strings.Contains(body, "firewall nftables: ") && strings.Contains(body, "not made by caddy-knock")
+	})
 	g.host.Run("nft", "delete", "table", "inet", "caddy_knock")
+	g.lab.Eventually(20*time.Second, "health to be well", func() bool {
+		status, _ := g.call(http.MethodGet, "/knock/health", "")
+		return status == http.StatusOK
+	})
 	g.lab.Eventually(20*time.Second, "the gate to stand again", func() bool {
 		return g.stranger.Probe("tcp", "198.51.100.1:2222") == netlab.Filtered
 	})

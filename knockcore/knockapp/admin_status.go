@@ -5,6 +5,7 @@ package knockapp
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
@@ -89,5 +90,5 @@ func (a *App) problems() []string {
 	if err := a.devicesHealth(); err != nil {
 		problems = append(problems, "devices: "+err.Error())
 	}
-	return append(problems, a.sourceProblems()...)
+	return slices.Concat(problems, a.sourceProblems(), a.standing.list())
 }

@@ -113,7 +113,9 @@ type App struct {
 	bans    *knockcore.BanConfig
 	plans   map[string]FirewallPlan
 	uses    []*firewallUse
-	wall    knockcore.Wall // nil if bans are not enforced by a firewall
+	// standing says whether they do.
+	standing firewallHealth
+	wall     knockcore.Wall // nil if bans are not enforced by a firewall
 
 	guards guards
 

@@ -270,6 +270,9 @@ func (a *App) startFirewalls(ctx context.Context) (map[string]knockcore.Firewall
 			return nil, fmt.Errorf("firewall %s: %w", name, err)
 		}
 		a.uses = append(a.uses, use)
+		if checker, ok := use.engine.firewall.(knockcore.Checker); ok {
+			a.standing.checkers = append(a.standing.checkers, firewallChecker{name, checker})
+		}
 		firewalls[name] = newMeteredFirewall(use.engine.firewall, name)
 		if plan.bans != nil {
 			wall, ok := use.engine.firewall.(knockcore.Wall)
