@@ -22,9 +22,9 @@ func TestMain(m *testing.M) { program.Main(m) }
 // TestEnormousListing lists 100,000 grants, by the admin API and by the command, while
 // others are made and revoked: each comes once, in pages of a bounded size.
 func TestEnormousListing(t *testing.T) {
-	n := 100_000
+	n := 100_000 / testScale
 	if testing.Short() {
-		n = 25_000
+		n = 10_000
 	}
 	a := startAdmin(t, adminClients+"\n\tallow_local\n\tstore memory")
 	gate := apptest.App(t).Running()
