@@ -72,6 +72,14 @@ func (s setSpec) set(table *nftables.Table) *nftables.Set {
 
 // rule adds the rule to the end of the chain.
 func (e encoder) rule(c *nftables.Chain, r rule) (*nftables.Rule, error) {
+	out, err := e.encode(c, r)
+	if err != nil {
+		return nil, err
+	}
+	return e.conn.AddRule(out), nil
+}
+
+func (e encoder) encode(c *nftables.Chain, r rule) (*nftables.Rule, error) {
 	var exprs []expr.Any
 	for _, m := range r.when {
 		more, err := e.match(m)
@@ -94,7 +102,7 @@ func (e encoder) rule(c *nftables.Chain, r rule) (*nftables.Rule, error) {
 	if r.comment != "" {
 		out.UserData = userdata.AppendString(nil, userdata.TypeComment, r.comment)
 	}
-	return e.conn.AddRule(out), nil
+	return out, nil
 }
 
 func (e encoder) match(m match) ([]expr.Any, error) {

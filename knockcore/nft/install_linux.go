@@ -38,6 +38,7 @@ func (g *gate) install(cfg Config, services []*knockcore.Service) (restored int,
 	if g.stands() {
 		return 0, nil
 	}
+	bridged := false
 	for range installTries {
 		var st *state
 		genID, err := g.k.steady(func() (err error) { st, err = g.k.readState(g.name); return err })
@@ -46,6 +47,15 @@ func (g *gate) install(cfg Config, services []*knockcore.Service) (restored int,
 		}
 		if err := g.mayChange(st); err != nil {
 			return 0, err
+		}
+		if !bridged {
+			wrote, err := g.bridge(st, genID)
+			if err != nil && !errors.Is(err, unix.ERESTART) {
+				return 0, fmt.Errorf("changing table %s: %w", g.name, err)
+			}
+			if bridged = err == nil; wrote || !bridged {
+				continue
+			}
 		}
 		restored, err = g.write(st, genID)
 		if errors.Is(err, unix.ERESTART) {
@@ -59,9 +69,52 @@ func (g *gate) install(cfg Config, services []*knockcore.Service) (restored int,
 	return 0, fmt.Errorf("installing table %s: others change the rule set all the time", g.name)
 }
 
+// bridge puts rules without a map before those of a standing table that are about to be
+// replaced. A packet that is on its way through the rules while they are replaced meets
+// a verdict map whose elements have just been taken out; these rules have nothing that
+// could be, and lead where the map led.
+func (g *gate) bridge(st *state, genID uint32) (wrote bool, err error) {
+	if st.chains[portsChain] == nil || st.handle != g.handle && g.handle != 0 {
+		return false, nil
+	}
+	rs := g.rs // what stands; what another process left is most likely the same as ours
+	if rs == nil {
+		if rs, err = build(g.cfg, g.services, nil); err != nil {
+			return false, err
+		}
+	}
+	var bridges []rule
+	for _, t := range rs.portTargets() {
+		if st.chains[t.chain] != nil {
+			bridges = append(bridges, rule{when: []match{matchPorts{knockcore.PortRange{Protocol: t.proto, Low: t.port, High: t.port}}}, then: to(t.chain)})
+		}
+	}
+	if len(bridges) == 0 {
+		return false, nil
+	}
+	err = g.k.commit(genID, func(c *nftables.Conn) error {
+		enc := encoder{c, g.table()}
+		for _, r := range bridges {
+			out, err := enc.encode(&nftables.Chain{Table: g.table(), Name: portsChain}, r)
+			if err != nil {
+				return err
+			}
+			c.InsertRule(out)
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	time.Sleep(bridging)
+	return true, nil
+}
+
+// bridging is how long packets have for leaving the rules that they are in.
+const bridging = 5 * time.Millisecond
+
 // stands reports whether the table is what it should be already. Then nothing must be
-// written: a packet that is on its way through the rules while they are replaced meets
-// verdict maps whose elements have just been taken out, and passes.
+// written, see bridge.
 func (g *gate) stands() bool {
 	if g.rs == nil {
 		return false

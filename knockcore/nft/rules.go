@@ -18,6 +18,18 @@ type ruleset struct {
 	chains   []chain
 }
 
+// portTargets are the ports that a map leads to their chains.
+func (rs *ruleset) portTargets() (targets []portTarget) {
+	for _, ch := range rs.chains {
+		for _, r := range ch.rules {
+			if ch.name == portsChain && r.then.kind == toPorts {
+				targets = append(targets, r.then.ports...)
+			}
+		}
+	}
+	return targets
+}
+
 // setKind is what a set holds.
 type setKind uint8
 
