@@ -5,11 +5,13 @@ package l4knock_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,7 +98,9 @@ func exchange(t testing.TB, port int, chunks ...[]byte) string {
 	}
 	_ = conn.CloseWrite()
 	answer, err := io.ReadAll(conn)
-	if err != nil {
+	// A web server that is the cover resets what it did not read of nonsense.
+	nonsense := bytes.HasPrefix(answer, []byte("HTTP/1.1 400 ")) && errors.Is(err, syscall.ECONNRESET)
+	if err != nil && !nonsense {
 		t.Fatalf("after %q: %v", answer, err)
 	}
 	return string(answer)

@@ -131,6 +131,10 @@ func deciding(ctx context.Context, o options, r *report, n int) error {
 			sent, err := pour(ctx, conn, knocks)
 			elapsed := time.Since(begin).Seconds()
 			decided := rx.granted.Load() + rx.refused.Load()
+			// When it is run for a moment only, none may have been decided yet.
+			for late := time.Now().Add(10 * time.Second); good && rx.granted.Load() == 0 && time.Now().Before(late); {
+				time.Sleep(time.Millisecond)
+			}
 			if good == (rx.granted.Load() == 0) {
 				err = errors.Join(err, fmt.Errorf("%d granted, %d refused", rx.granted.Load(), rx.refused.Load()))
 			}
