@@ -205,7 +205,10 @@ func TestHardenedUnitIsEnough(t *testing.T) {
 		t.Errorf("the relay says %q", out)
 	}
 	alice.Run("curl", "-fsS", "http://192.0.2.1:2222/", "http://192.0.2.1/")
-	alice.Run("curl", "-fsSk", "https://192.0.2.1/")
+	program.Await(t, "the certificate", func() bool {
+		_, err := alice.Try("curl", "-fsSk", "https://192.0.2.1/")
+		return err == nil
+	})
 	conn, err := alice.Dial("tcp", "192.0.2.1:22", 10*time.Second)
 	if err != nil {
 		t.Fatal(err)

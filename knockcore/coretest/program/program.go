@@ -130,6 +130,7 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{Cmd: cmd, Log: new(Buffer), Ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.Log, p.Log
+	cmd.WaitDelay = 5 * time.Second // for children that outlive it
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("starting %s: %v", cmd.Path, err)
 	}
