@@ -92,6 +92,9 @@ func (f *Familiar) Remember(addr netip.Addr, key int) {
 // was good for an admission from the address lately. Otherwise it appends nothing,
 // which says nothing about the others.
 func (k *Keyring) Familiar(source netip.Addr, s *MACScratch, msg, hint []byte, dst []*Credential) []*Credential {
+	if k.familiar.knowsNobody(source) {
+		return dst
+	}
 	for i := range k.familiar.Guesses(source) {
 		if c := &k.creds[i]; subtle.ConstantTimeCompare(c.MAC.Sum(s, msg)[:HintLen], hint) == 1 {
 			return append(dst, c)

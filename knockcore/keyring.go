@@ -6,7 +6,6 @@ package knockcore
 import (
 	"cmp"
 	"crypto/sha256"
-	"crypto/subtle"
 	"fmt"
 	"runtime"
 	"slices"
@@ -131,9 +130,9 @@ func (k *Keyring) Candidates(s *MACScratch, msg, hint []byte, dst []*Credential)
 	if len(k.creds) > scanAlone {
 		return scanTogether(k.creds, msg, hint, dst)
 	}
+	s.padded = appendPadded(s.padded[:0], msg)
 	for i := range k.creds {
-		c := &k.creds[i]
-		if subtle.ConstantTimeCompare(c.MAC.Sum(s, msg)[:HintLen], hint) == 1 {
+		if c := &k.creds[i]; c.MAC.begins(s, s.padded, hint) {
 			dst = append(dst, c)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding"
+	"encoding/binary"
 	"fmt"
 	"hash"
 	"io"
@@ -61,6 +62,10 @@ type MACScratch struct {
 	Buf   []byte
 	block [macBlock]byte
 	sum   [sha256.Size]byte
+	// For scans: a message and a sum with their padding, and a state.
+	padded []byte
+	outer  [macBlock]byte
+	after  []byte
 }
 
 var macScratch = sync.Pool{New: func() any { return NewMACScratch() }}
@@ -68,7 +73,12 @@ var macScratch = sync.Pool{New: func() any { return NewMACScratch() }}
 // NewMACScratch makes a scratch with room for messages of usual size.
 func NewMACScratch() *MACScratch {
 	h := sha256.New()
-	return &MACScratch{h: h, state: h.(hashState), Buf: make([]byte, 0, 256)}
+	s := &MACScratch{
+		h: h, state: h.(hashState), Buf: make([]byte, 0, 256),
+		padded: make([]byte, 0, 2*macBlock), after: make([]byte, 0, macState),
+	}
+	copy(s.outer[:], appendPadded(nil, s.sum[:]))
+	return s
 }
 
 // GetMACScratch takes a scratch from a pool; give it back with Free.
@@ -147,4 +157,31 @@ func (m *MAC) Sum(s *MACScratch, msg []byte) *[sha256.Size]byte {
 	s.h.Write(s.sum[:])
 	s.h.Sum(s.sum[:0])
 	return &s.sum
+}
+
+var macPadding = [macBlock]byte{0x80}
+
+// appendPadded appends the message to dst, which is empty, with the padding that
+// SHA-256 gives it behind one block (RFC 6234 section 4.1).
+func appendPadded(dst, msg []byte) []byte {
+	dst = append(dst, msg...)
+	dst = append(dst, macPadding[:macBlock-(len(msg)+8)%macBlock]...)
+	return binary.BigEndian.AppendUint64(dst, uint64(macBlock+len(msg))*8)
+}
+
+// begins reports whether HMAC(key, msg) begins with hint, of HintLen bytes, in
+// constant time. padded is appendPadded of msg: it is the same for all keys, so that
+// a scan spends nothing on a key but the hashing of whole blocks.
+func (m *MAC) begins(s *MACScratch, padded, hint []byte) bool {
+	copy(s.outer[:sha256.Size], s.sumAfter(m.inner, padded))
+	return subtle.ConstantTimeCompare(s.sumAfter(m.outer, s.outer[:])[:HintLen], hint) == 1
+}
+
+// sumAfter is the sum of what led to the state and of the padded rest. It stands in
+// the state afterwards, behind the four bytes that name the state's format.
+func (s *MACScratch) sumAfter(state, padded []byte) []byte {
+	_ = s.state.UnmarshalBinary(state) // cannot fail: see Sum
+	s.h.Write(padded)
+	s.after, _ = s.state.AppendBinary(s.after[:0]) // nor can this
+	return s.after[4 : 4+sha256.Size]
 }

@@ -30,6 +30,17 @@ func TestMAC(t *testing.T) {
 			if got := s.SumWith(key, msg[:n]); !bytes.Equal(got[:], want) {
 				t.Errorf("key of %d, message of %d: SumWith is %x, want %x", length, n, *got, want)
 			}
+			hint, padded := want[:HintLen], appendPadded(nil, msg[:n])
+			if !mac.begins(s, padded, hint) {
+				t.Errorf("key of %d, message of %d: it does not begin with %x", length, n, hint)
+			}
+			for i := range hint {
+				hint[i] ^= 1 << (n % 8)
+				if mac.begins(s, padded, hint) {
+					t.Errorf("key of %d, message of %d: it begins with %x too", length, n, hint)
+				}
+				hint[i] ^= 1 << (n % 8)
+			}
 		}
 		for _, salt := range []int{0, 16, 24, 64, 100} {
 			want, err := hkdf.Key(sha256.New, key, msg[:salt], "what it is for", 32)
