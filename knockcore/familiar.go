@@ -96,7 +96,7 @@ func (k *Keyring) Familiar(source netip.Addr, s *MACScratch, msg, hint []byte, d
 		return dst
 	}
 	for i := range k.familiar.Guesses(source) {
-		if c := &k.creds[i]; subtle.ConstantTimeCompare(c.MAC.Sum(s, msg)[:HintLen], hint) == 1 {
+		if c := &k.Credentials()[i]; subtle.ConstantTimeCompare(c.MAC.Sum(s, msg)[:HintLen], hint) == 1 {
 			return append(dst, c)
 		}
 	}
@@ -111,10 +111,11 @@ func (k *Keyring) Remember(source netip.Addr, cred *Credential) {
 		return
 	}
 	k.findTwins.Do(func() {
-		first, scratch := make(map[[32]byte]int, len(k.creds)), NewMACScratch()
-		k.twins = make([]bool, len(k.creds))
-		for i := range k.creds {
-			sum := *k.creds[i].MAC.Sum(scratch, nil)
+		creds := k.Credentials()
+		first, scratch := make(map[[32]byte]int, len(creds)), NewMACScratch()
+		k.twins = make([]bool, len(creds))
+		for i := range creds {
+			sum := *creds[i].MAC.Sum(scratch, nil)
 			if other, ok := first[sum]; ok {
 				k.twins[i], k.twins[other] = true, true
 			} else {

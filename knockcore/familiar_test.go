@@ -101,8 +101,8 @@ func TestKeyringRemembers(t *testing.T) {
 		hint := slices.Clone(c.MAC.Sum(scratch, msg)[:HintLen])
 		return ring.Familiar(addr, scratch, msg, hint, nil)
 	}
-	for i := range ring.creds {
-		c := &ring.creds[i]
+	for i := range ring.Credentials() {
+		c := &ring.Credentials()[i]
 		if got := find(ring, c); len(got) != 0 {
 			t.Errorf("%s is known before", c.Client.ID)
 		}
@@ -112,10 +112,10 @@ func TestKeyringRemembers(t *testing.T) {
 		}
 	}
 	again := sharingRing(t, 12)
-	again.Remember(addr, &ring.creds[1])
-	byHand := ring.creds[1]
+	again.Remember(addr, &ring.Credentials()[1])
+	byHand := ring.Credentials()[1]
 	again.Remember(addr, &byHand)
-	if got := find(again, &ring.creds[1]); len(got) != 0 {
+	if got := find(again, &ring.Credentials()[1]); len(got) != 0 {
 		t.Error("another keyring has it")
 	}
 }
@@ -123,7 +123,7 @@ func TestKeyringRemembers(t *testing.T) {
 // BenchmarkFamiliar is what looking at an address costs, beside what it saves.
 func BenchmarkFamiliar(b *testing.B) {
 	ring, scratch := sharingRing(b, 10_000), NewMACScratch()
-	cred, known := &ring.creds[5_000], netip.MustParseAddr("192.0.2.1")
+	cred, known := &ring.Credentials()[5_000], netip.MustParseAddr("192.0.2.1")
 	ring.Remember(known, cred)
 	msg := make([]byte, 48)
 	hint := slices.Clone(cred.MAC.Sum(scratch, msg)[:HintLen])

@@ -608,9 +608,9 @@ func TestSecretDoesNotPrint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	state := fmt.Sprintf("%x", ring.creds[0].MAC.inner[8:24])
+	state := fmt.Sprintf("%x", ring.Credentials()[0].MAC.states[8:24])
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q", "%d"} {
-		for _, value := range []any{s, &s, h, &h, h.client, *h.client, []Secret{s}, ring.creds, ring.creds[0], &ring.creds[0].MAC} {
+		for _, value := range []any{s, &s, h, &h, h.client, *h.client, []Secret{s}, ring.Credentials(), ring.Credentials()[0], &ring.Credentials()[0].MAC} {
 			out := fmt.Sprintf(verb, value)
 			if strings.Contains(out, "hunter2") || strings.Contains(out, "68756e746572") || strings.Contains(out, "104 117 110") || strings.Contains(out, state) {
 				t.Errorf("%s of %T prints %s", verb, value, out)

@@ -29,8 +29,9 @@ type Credential struct {
 // remembers of addresses: a change of clients is a new Keyring.
 type Keyring struct {
 	clients map[string]*Client
-	ids     []string
+	sorted  []*Client // by ID
 	creds   []Credential
+	macs    sync.Once // makes those of creds
 	apiKeys map[[sha256.Size]byte]*Client
 
 	familiar  *Familiar // with places of creds
@@ -38,17 +39,18 @@ type Keyring struct {
 	twins     []bool // by place: another credential has the same secret
 }
 
-// NewKeyring checks the clients and prepares their credentials. IDs must be
-// unique, and no two clients may share an API key. Clients that share a secret
-// are told apart by the ID inside the frame, as libknock does.
+// NewKeyring checks the clients. IDs must be unique, and no two clients may share an
+// API key. Clients that share a secret are told apart by the ID inside the frame, as
+// libknock does.
 func NewKeyring(clients []*Client) (*Keyring, error) {
 	k := &Keyring{
 		clients: make(map[string]*Client, len(clients)),
-		ids:     make([]string, 0, len(clients)),
+		sorted:  slices.Clone(clients),
 		creds:   make([]Credential, 0, len(clients)),
 		apiKeys: make(map[[sha256.Size]byte]*Client),
 	}
-	for _, c := range slices.SortedFunc(slices.Values(clients), func(a, b *Client) int { return cmp.Compare(a.ID, b.ID) }) {
+	slices.SortFunc(k.sorted, func(a, b *Client) int { return cmp.Compare(a.ID, b.ID) })
+	for _, c := range k.sorted {
 		if err := c.Validate(); err != nil {
 			return nil, fmt.Errorf("client %s: %w", c.ID, err)
 		}
@@ -56,7 +58,6 @@ func NewKeyring(clients []*Client) (*Keyring, error) {
 			return nil, fmt.Errorf("client %s is defined twice", c.ID)
 		}
 		k.clients[c.ID] = c
-		k.ids = append(k.ids, c.ID)
 		for i, s := range c.Secrets {
 			if slices.ContainsFunc(c.Secrets[:i], s.Equal) {
 				return nil, fmt.Errorf("client %s has the same secret twice", c.ID)
@@ -70,20 +71,26 @@ func NewKeyring(clients []*Client) (*Keyring, error) {
 			k.apiKeys[h] = c
 		}
 	}
-	k.prepare()
 	k.familiar = NewFamiliar(len(k.creds))
 	return k, nil
 }
 
-// prepare makes the credentials' MACs; all processors share in many.
-func (k *Keyring) prepare() {
+// Prepare makes the credentials' MACs. Whoever needs them first does that otherwise,
+// which takes a few milliseconds for thousands.
+func (k *Keyring) Prepare() { k.macs.Do(k.makeMACs) }
+
+// makeMACs makes the credentials' MACs; all processors share in many.
+func (k *Keyring) makeMACs() {
 	workers := max(1, min(runtime.GOMAXPROCS(0), len(k.creds)/scanBlock))
 	var all sync.WaitGroup
 	for worker := range workers {
 		part := k.creds[worker*len(k.creds)/workers : (worker+1)*len(k.creds)/workers]
 		all.Go(func() {
+			states := make([]byte, 0, macStates*len(part))
 			for i := range part {
-				part[i].MAC = NewMAC(part[i].Secret.Bytes())
+				begin := len(states)
+				states = appendMAC(states, part[i].Secret.Bytes())
+				part[i].MAC = MAC{states[begin:len(states):len(states)]}
 			}
 		})
 	}
@@ -94,32 +101,28 @@ func (k *Keyring) prepare() {
 // tools that look at single frames with secrets of any length. It is not for
 // admitting anybody.
 func NewInspectionKeyring(c *Client) *Keyring {
-	k := &Keyring{clients: map[string]*Client{c.ID: c}, ids: []string{c.ID}}
+	k := &Keyring{clients: map[string]*Client{c.ID: c}, sorted: []*Client{c}}
 	for _, s := range c.Secrets {
 		k.creds = append(k.creds, Credential{Client: c, Secret: s})
 	}
-	k.prepare()
 	return k
 }
 
 // Len is the number of clients.
-func (k *Keyring) Len() int { return len(k.ids) }
+func (k *Keyring) Len() int { return len(k.sorted) }
 
 // Client finds a client by its ID, nil if there is none.
 func (k *Keyring) Client(id string) *Client { return k.clients[id] }
 
 // Clients lists the clients sorted by ID.
-func (k *Keyring) Clients() []*Client {
-	list := make([]*Client, len(k.ids))
-	for i, id := range k.ids {
-		list[i] = k.clients[id]
-	}
-	return list
-}
+func (k *Keyring) Clients() []*Client { return slices.Clone(k.sorted) }
 
 // Credentials are the libknock credentials of all clients, sorted by client ID.
 // Callers must not change the slice.
-func (k *Keyring) Credentials() []Credential { return k.creds }
+func (k *Keyring) Credentials() []Credential {
+	k.Prepare()
+	return k.creds
+}
 
 // Candidates appends to dst the credentials whose HMAC over msg starts with
 // hint (HintLen bytes): normally none or one. Each comparison takes constant
@@ -127,12 +130,13 @@ func (k *Keyring) Credentials() []Credential { return k.creds }
 // fits. It allocates only if dst must grow. Thousands of credentials are shared out
 // to all processors. The candidates are in the order of Credentials.
 func (k *Keyring) Candidates(s *MACScratch, msg, hint []byte, dst []*Credential) []*Credential {
-	if len(k.creds) > scanAlone {
-		return scanTogether(k.creds, msg, hint, dst)
+	creds := k.Credentials()
+	if len(creds) > scanAlone {
+		return scanTogether(creds, msg, hint, dst)
 	}
 	s.padded = appendPadded(s.padded[:0], msg)
-	for i := range k.creds {
-		if c := &k.creds[i]; c.MAC.begins(s, s.padded, hint) {
+	for i := range creds {
+		if c := &creds[i]; c.MAC.begins(s, s.padded, hint) {
 			dst = append(dst, c)
 		}
 	}

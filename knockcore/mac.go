@@ -18,11 +18,16 @@ import (
 // computed once. It is immutable and safe for concurrent use; the scratch that a
 // computation needs comes from the caller, so that scanning many clients
 // neither allocates nor locks.
-type MAC struct{ inner, outer []byte }
+type MAC struct {
+	states []byte // the inner one and the outer one, of equal length
+}
+
+func (m *MAC) inner() []byte { return m.states[:len(m.states)/2] }
+func (m *MAC) outer() []byte { return m.states[len(m.states)/2:] }
 
 const (
-	macBlock = 64
-	macState = 108 // as crypto/sha256 writes it
+	macBlock  = 64
+	macStates = 2 * 108 // as crypto/sha256 writes them
 )
 
 // The block is padded for the inner hash first, then for the outer one.
@@ -36,15 +41,17 @@ func padding(with byte) (pad [macBlock]byte) {
 }
 
 // NewMAC prepares HMAC-SHA256 under key.
-func NewMAC(key []byte) MAC {
+func NewMAC(key []byte) MAC { return MAC{appendMAC(make([]byte, 0, macStates), key)} }
+
+// appendMAC appends the states of the MAC under key.
+func appendMAC(states, key []byte) []byte {
 	s := GetMACScratch()
 	defer s.Free()
 	s.setBlock(key)
 	s.pad(&innerPad)
-	both := s.appendState(make([]byte, 0, 2*macState))
+	states = s.appendState(states)
 	s.pad(&outerPad)
-	both = s.appendState(both)
-	return MAC{inner: both[: len(both)/2 : len(both)/2], outer: both[len(both)/2:]}
+	return s.appendState(states)
 }
 
 // hashState is what crypto/sha256 documents of its hashes.
@@ -75,7 +82,7 @@ func NewMACScratch() *MACScratch {
 	h := sha256.New()
 	s := &MACScratch{
 		h: h, state: h.(hashState), Buf: make([]byte, 0, 256),
-		padded: make([]byte, 0, 2*macBlock), after: make([]byte, 0, macState),
+		padded: make([]byte, 0, 2*macBlock), after: make([]byte, 0, macStates/2),
 	}
 	copy(s.outer[:], appendPadded(nil, s.sum[:]))
 	return s
@@ -150,10 +157,10 @@ func (MAC) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), 
 func (m *MAC) Sum(s *MACScratch, msg []byte) *[sha256.Size]byte {
 	// The states come from MarshalBinary of the same hash: restoring them cannot
 	// fail.
-	_ = s.state.UnmarshalBinary(m.inner)
+	_ = s.state.UnmarshalBinary(m.inner())
 	s.h.Write(msg)
 	s.h.Sum(s.sum[:0])
-	_ = s.state.UnmarshalBinary(m.outer)
+	_ = s.state.UnmarshalBinary(m.outer())
 	s.h.Write(s.sum[:])
 	s.h.Sum(s.sum[:0])
 	return &s.sum
@@ -173,8 +180,8 @@ func appendPadded(dst, msg []byte) []byte {
 // constant time. padded is appendPadded of msg: it is the same for all keys, so that
 // a scan spends nothing on a key but the hashing of whole blocks.
 func (m *MAC) begins(s *MACScratch, padded, hint []byte) bool {
-	copy(s.outer[:sha256.Size], s.sumAfter(m.inner, padded))
-	return subtle.ConstantTimeCompare(s.sumAfter(m.outer, s.outer[:])[:HintLen], hint) == 1
+	copy(s.outer[:sha256.Size], s.sumAfter(m.inner(), padded))
+	return subtle.ConstantTimeCompare(s.sumAfter(m.outer(), s.outer[:])[:HintLen], hint) == 1
 }
 
 // sumAfter is the sum of what led to the state and of the padded rest. It stands in

@@ -79,9 +79,11 @@ func BenchmarkNewKeyring(b *testing.B) {
 		b.Run(fmt.Sprintf("clients=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := NewKeyring(clients); err != nil {
+				ring, err := NewKeyring(clients)
+				if err != nil {
 					b.Fatal(err)
 				}
+				ring.Prepare()
 			}
 		})
 	}

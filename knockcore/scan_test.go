@@ -40,11 +40,11 @@ func TestCandidates(t *testing.T) {
 				for round := range 20 {
 					msg := fmt.Appendf(nil, "message %d of %d", round, g)
 					at := (round*37 + g) % n
-					hint := slices.Clone(ring.creds[at].MAC.Sum(scratch, msg)[:HintLen])
+					hint := slices.Clone(ring.Credentials()[at].MAC.Sum(scratch, msg)[:HintLen])
 					var want []*Credential
-					for i := range ring.creds {
+					for i := range ring.Credentials() {
 						if i == at || at%3 == 0 && i%3 == 0 {
-							want = append(want, &ring.creds[i])
+							want = append(want, &ring.Credentials()[i])
 						}
 					}
 					if got := ring.Candidates(scratch, msg, hint, nil); !slices.Equal(got, want) {

@@ -31,8 +31,8 @@ func NewSecret(b []byte) Secret {
 	if len(b) == 0 {
 		return Secret{}
 	}
-	b = bytes.Clone(b)
-	return Secret{func() []byte { return b }}
+	own := bytes.Clone(b)
+	return Secret{func() []byte { return own }}
 }
 
 // ParseSecret reads the text form of a secret: "hex:…", "base64:…" (standard or
