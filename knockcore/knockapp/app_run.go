@@ -58,6 +58,7 @@ func (a *App) Start() (err error) {
 	a.gate = gate
 	gate.Activate(ctx)
 	close(a.started)
+	a.running.Go(a.config.Keyring.Prepare)
 	woken, done := live.sweeper()
 	a.running.Go(func() {
 		defer done()

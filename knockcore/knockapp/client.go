@@ -94,39 +94,37 @@ func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.
 	converted := a.convertEach(all, repl)
 	clients := make([]*knockcore.Client, 0, len(all))
 	var literal []string // have a secret in the configuration itself
-	seen := make(map[string]string, len(all))
+	services := make(map[string]bool, len(a.Services))
+	for _, s := range a.Services {
+		services[s.Name] = true
+	}
 	for i, c := range all {
-		if first, twice := seen[c.ID]; twice {
-			if first != "" {
-				first = " (first at " + first + ")"
-			}
-			return nil, Placed(c.At, fmt.Errorf("client %s is defined twice%s; put all its secrets into one block", c.ID, first))
-		}
-		seen[c.ID] = c.At
-		client, err := converted[i].client, converted[i].err
+		client, err := &converted[i].client, converted[i].err
 		if err != nil {
 			return nil, Placed(c.At, fmt.Errorf("client %s: %w", c.ID, err))
 		}
 		for _, name := range c.Services {
-			if !slices.ContainsFunc(a.Services, func(s *Service) bool { return s.Name == name }) {
+			if !services[name] {
 				return nil, Placed(c.At, fmt.Errorf("client %s: there is no service %q; define it with `service %s tcp/PORT`", c.ID, name, name))
 			}
 		}
-		if c.hasLiterals() && (a.ClientsFile == "" || c.At != a.ClientsFile) {
+		if (a.ClientsFile == "" || c.At != a.ClientsFile) && c.hasLiterals() {
 			literal = append(literal, c.ID)
 		}
-		client.Services = append(slices.Clone(client.Services), a.doorServicesOf(c.ID)...)
+		if more := a.doorServicesOf(c.ID); len(more) > 0 {
+			client.Services = slices.Concat(client.Services, more)
+		}
 		clients = append(clients, client)
 	}
 	if n := len(literal); n > 0 {
 		a.logger.Warn("secrets stand in the configuration itself, where `caddy adapt`, the admin API's /config/ and autosave.json show them; put them in files and write {file./path}, or {env.NAME}",
 			zap.Strings("clients", literal[:min(n, 10)]), zap.Int("count", n))
 	}
-	return clients, checkShared(clients)
+	return clients, nil
 }
 
 type convertedClient struct {
-	client *knockcore.Client
+	client knockcore.Client
 	err    error
 }
 
@@ -139,19 +137,19 @@ func (a *App) convertEach(all []*Client, repl *caddy.Replacer) []convertedClient
 	parts := max(1, min(runtime.GOMAXPROCS(0), len(all)/convertApart))
 	together(parts, func(part int) {
 		for i := part * len(all) / parts; i < (part+1)*len(all)/parts; i++ {
-			converted[i].client, converted[i].err = all[i].convert(repl, a.InsecureFileMode)
+			converted[i].err = all[i].convert(&converted[i].client, repl, a.InsecureFileMode)
 		}
 	})
 	return converted
 }
 
-func (c *Client) convert(repl *caddy.Replacer, insecureFiles bool) (*knockcore.Client, error) {
-	client := &knockcore.Client{
+func (c *Client) convert(client *knockcore.Client, repl *caddy.Replacer, insecureFiles bool) error {
+	*client = knockcore.Client{
 		ID: c.ID, Services: c.Services, AllServices: c.AllServices,
 		TTL: time.Duration(c.TTL), MaxTTL: time.Duration(c.MaxTTL), MaxGrants: c.MaxGrants,
 	}
 	if c.TTL < 0 || c.MaxTTL < 0 || c.MaxGrants < 0 {
-		return nil, fmt.Errorf("ttl, max_ttl and max_grants must not be negative")
+		return fmt.Errorf("ttl, max_ttl and max_grants must not be negative")
 	}
 	for i, text := range c.Secrets {
 		secret, err := expandSecret(repl, text, insecureFiles)
@@ -160,29 +158,29 @@ func (c *Client) convert(repl *caddy.Replacer, insecureFiles bool) (*knockcore.C
 		}
 		if err != nil {
 			if len(c.Secrets) > 1 {
-				return nil, fmt.Errorf("secret %d: %w", i+1, err)
+				return fmt.Errorf("secret %d: %w", i+1, err)
 			}
-			return nil, fmt.Errorf("secret: %w", err)
+			return fmt.Errorf("secret: %w", err)
 		}
 		client.Secrets = append(client.Secrets, secret)
 	}
 	var err error
 	if client.Expires, err = parseExpires(c.Expires); err != nil {
-		return nil, err
+		return err
 	}
 	if client.From, err = ParsePrefixes(c.From); err != nil {
-		return nil, fmt.Errorf("from: %w", err)
+		return fmt.Errorf("from: %w", err)
 	}
 	if client.Methods, err = parseMethods(c.Methods); err != nil {
-		return nil, fmt.Errorf("methods: %w", err)
+		return fmt.Errorf("methods: %w", err)
 	}
 	if err := c.convertDatagrams(client, repl, insecureFiles); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.convertAPIKeys(client, repl, insecureFiles); err != nil {
-		return nil, err
+		return err
 	}
-	return client, client.Validate()
+	return client.Validate()
 }
 
 func parseExpires(s string) (time.Time, error) {

@@ -123,7 +123,30 @@ func (a *App) keyring(content *ClientsFile) (*knockcore.Keyring, error) {
 		return nil, err
 	}
 	a.withDevices(clients)
-	return knockcore.NewKeyring(clients)
+	ring, err := knockcore.NewKeyring(clients)
+	if err != nil {
+		if twice := definedTwice(all); twice != nil {
+			return nil, twice
+		}
+		return nil, err
+	}
+	return ring, checkShared(clients)
+}
+
+// definedTwice finds an ID that occurs twice.
+func definedTwice(all []*Client) error {
+	seen := make(map[string]*Client, len(all))
+	for _, c := range all {
+		if first := seen[c.ID]; first != nil {
+			at := ""
+			if first.At != "" {
+				at = " (first at " + first.At + ")"
+			}
+			return Placed(c.At, fmt.Errorf("client %s is defined twice%s; put all its secrets into one block", c.ID, at))
+		}
+		seen[c.ID] = c
+	}
+	return nil
 }
 
 // followClients applies changes of the clients file until ctx is done. A file
@@ -162,6 +185,7 @@ func (a *App) useClients(ctx context.Context, content *ClientsFile) (clients, re
 	if err != nil {
 		return 0, 0, err
 	}
+	ring.Prepare()
 	if revoked, err = a.gate.SetKeyring(ctx, ring); err != nil {
 		return 0, 0, err
 	}

@@ -4,76 +4,135 @@
 package knockapp
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
-// TestDecodeTogether: a list that is decoded in parts is the list, and what is no
-// list of clients is left to the one who tells what is wrong.
-func TestDecodeTogether(t *testing.T) {
-	clients := func(n int, client, between string) string {
-		all := make([]string, n)
-		for i := range all {
-			all[i] = fmt.Sprintf(client, i)
-		}
-		return strings.Join(all, between)
-	}
-	list := func(n int, between string) string {
-		return clients(n, `{"id":"c%d","secrets":["a secret } of \"somebody\""],"fwknop":[{"hmac":"]} x"}]}`, between)
-	}
-	const many = 3000 // more than decodeApart for each of the processors
+// TestReadQuickly: the usual is read, and the unusual is left to encoding/json.
+func TestReadQuickly(t *testing.T) {
 	for _, test := range []struct {
-		name, file string
-		ok         bool
+		file string
+		ok   bool
 	}{
-		{"dense", `{"clients":[` + list(many, ",") + `]}`, true},
-		{"with blanks", " {\n\t\"clients\" : [ " + list(many, " ,\r\n") + " ]\n}\n", true},
-		{"null", `{"clients":[` + list(many, ",") + `,null,` + list(many, ",") + `]}`, true},
-		{"small", `{"clients":[` + list(3, ",") + `]}`, false},
-		{"empty", `{"clients":[` + strings.Repeat(" ", 1<<20) + `]}`, false},
-		{"two commas", `{"clients":[` + list(many, ",") + `,,` + list(many, ",") + `]}`, false},
-		{"comma at the end", `{"clients":[` + list(many, ",") + `,]}`, false},
-		{"no comma", `{"clients":[` + list(many, ",") + list(many, ",") + `]}`, false},
-		{"unknown field", `{"clients":[` + list(many, ",") + `,{"name":"x"}]}`, false},
-		{"another key behind", `{"clients":[` + list(many, ",") + `],"more":[]}`, false},
-		{"the key twice", `{"clients":[` + list(many, ",") + `],"clients":[` + list(many, ",") + `]}`, false},
-		{"another key before", `{"more":1,"clients":[` + list(many, ",") + `]}`, false},
-		{"two objects", `{"clients":[` + list(many, ",") + `]}{"clients":[` + list(many, ",") + `]}`, false},
-		{"cut short", `{"clients":[` + list(many, ","), false},
-		{"no list", `{"clients":{` + list(many, ",") + `}}`, false},
+		{`{"clients":[{"id":"alice","secrets":["base64:AAEC/+=="]},{"id":"bob","services":["ssh"]},{"services":["ssh"]}]}`, true},
+		{" {\n\t\"clients\" : [ { \"id\" : \"a\" ,\r\n\"services\" : [ ] } , {\"services\":[ ]} ]\n}\n", true},
+		{`{"clients":[]}`, true},
+		{`{"clients":[{"id":"\u00e9\"\\","secrets":["é } ,{"," ]"]}]}`, true},
+		{`{"clients":[{"ttl":"1h","max_ttl":3600000000000,"max_grants":0}]}`, true},
+		{`{"clients":[{"services":["ssh"]},{"services":["ssh"]},{"services":["ssh","www"]},{"services":["ssh"]}]}`, true},
+		{"{\"clients\":[{\"id\":\"\xff\"}]}", true},
+		{`{"clients":[{}]}`, false},
+		{`{"clients":[null]}`, false},
+		{`{"clients":null}`, false},
+		{`{"clients":[{"id":null}]}`, false},
+		{`{"clients":[{"secrets":[null]}]}`, false},
+		{`{"Clients":[]}`, false},
+		{`{"clients":[{"ID":"a"}]}`, false},
+		{`{"clients":[{"id":"a","id":"b"}]}`, false},
+		{`{"clients":[{"services":["ssh"],"services":["www"]}]}`, false},
+		{`{"clients":[{"services":["ssh"]},{"services":["www"],"services":["ssh"]}]}`, false},
+		{`{"clients":[{"fwknop":[{"hmac":"x"}],"fwknop":[{"encryption":"x"}]}]}`, false},
+		{`{"clients":[{"allow_remote":{"ipv4":1},"allow_remote":{"ipv6":1}}]}`, false},
+		{`{"clients":[],"clients":[]}`, false},
+		{`{"clients":[{"name":"x"}]}`, false},
+		{`{"clients":[{"id":"a"},]}`, false},
+		{`{"clients":[{"id":"a",}]}`, false},
+		{`{"clients":[{"id":"a"} {"id":"b"}]}`, false},
+		{`{"clients":[{"id":"a"},,{"id":"b"}]}`, false},
+		{`{"clients":[{"id":"a" "secrets":[]}]}`, false},
+		{`{"clients":[{"id" "a"}]}`, false},
+		{`{"clients":[{"secrets":["a","b",]}]}`, false},
+		{`{"clients":[{"id":"\x"}]}`, false},
+		{"{\"clients\":[{\"id\":\"\n\"}]}", false},
+		{`{"clients":[{"id":1}]}`, false},
+		{`{"clients":[{"max_grants":01}]}`, false},
+		{`{"clients":[{"max_grants":-1}]}`, false},
+		{`{"clients":[{"max_grants":1e3}]}`, false},
+		{`{"clients":[{"max_grants":99999999999999999999}]}`, false},
+		{`{"clients":[{"ttl":"soon"}]}`, false},
+		{`{"clients":[{"ttl":1.5}]}`, false},
+		{`{"clients":[{"ttl":}]}`, false},
+		{`{"clients":[{"all_services":truetrue}]}`, false},
+		{`{"clients":[{"all_services":yes}]}`, false},
+		{`{"clients":[]}{}`, false},
+		{`{"clients":[]`, false},
+		{`{"clients":[{"id":"a`, false},
+		{`{"clients":[{"id":"a\`, false},
+		{`{"clients":[{"id":"a"}`, false},
+		{`{"clients":{}}`, false},
+		{`[]`, false},
+		{``, false},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			var want ClientsFile
-			err := json.Unmarshal([]byte(test.file), &want)
-			for _, processors := range []int{2, 3, 8} {
-				got, ok := decodeTogether([]byte(test.file), processors)
-				if ok != test.ok {
-					t.Fatalf("%d processors: %v", processors, ok)
-				}
-				if ok && (err != nil || !reflect.DeepEqual(got, want.Clients)) {
-					t.Errorf("%d processors: %d clients, want %d, %v", processors, len(got), len(want.Clients), err)
-				}
-			}
-		})
-	}
-	// Commas of something else may be met or not: what comes of it is right.
-	for _, client := range []string{`{"id":"c%d","secrets":["},{","}"," } , "]}`, `{"fwknop":[{"hmac":"%d"},{"hmac":"y"}]}`, `{"id":"%d},{"}`} {
-		file := []byte(`{"clients":[` + clients(many, client, ",") + `]}`)
-		got, err := decodeClients(file, "clients.json")
-		var want ClientsFile
-		if wantErr := json.Unmarshal(file, &want); err != nil || wantErr != nil || !reflect.DeepEqual(got.Clients, want.Clients) {
-			t.Errorf("%s: %v, %v", client, err, wantErr)
+		if got, ok := checkQuickly(t, []byte(test.file)); ok != test.ok {
+			t.Errorf("%s: %v, %+v", test.file, ok, got)
 		}
-		for processors := range 20 {
-			if got, ok := decodeTogether(file, processors); ok && !reflect.DeepEqual(got, want.Clients) {
-				t.Errorf("%s: %d processors: %d clients", client, processors, len(got))
+	}
+}
+
+// TestReadQuicklyAll: no field of clients makes files be read slowly.
+func TestReadQuicklyAll(t *testing.T) {
+	full := Client{
+		ID: "alice", Secrets: []string{"s", "t"}, Services: []string{"ssh"}, AllServices: true, TTL: 1, MaxTTL: caddy.Duration(1e18), Expires: "2027-01-01",
+		From: []string{"::/0"}, Methods: []string{"tcp-v2"}, Pyknock: []string{"p"}, Fwknop: []*FwknopKeys{{"a", "b", "md5"}, {"c", "d", "sha1"}},
+		APIKeys: []string{"k"}, APIKeyHashes: []string{"h"}, AllowRemote: &AllowRemote{24, 64}, MaxGrants: 7, AllowWeak: true, At: "Caddyfile:1",
+	}
+	for _, v := range []any{full, *full.Fwknop[0], *full.AllowRemote} {
+		for name, field := range reflect.ValueOf(v).Fields() {
+			if field.IsZero() {
+				t.Errorf("this test needs a value for %T.%s", v, name.Name)
 			}
 		}
 	}
-	if _, ok := decodeTogether([]byte(`{"clients":[`+list(many, ",")+`]}`), 1); ok {
-		t.Error("one processor divided the list")
+	one, few := full, full
+	one.AllServices, one.AllowWeak, few.Services, few.Methods = false, false, []string{"ssh", "www"}, nil
+	file, err := json.MarshalIndent(ClientsFile{[]*Client{&full, &one, &few}}, "", "\t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := checkQuickly(t, file); !ok {
+		t.Errorf("it was not read:\n%s", file)
+	}
+}
+
+// checkQuickly compares what was read quickly, if it was.
+func checkQuickly(t *testing.T, file []byte) (content *ClientsFile, ok bool) {
+	t.Helper()
+	content, ok = readQuickly(file)
+	if !ok {
+		return nil, false
+	}
+	var want ClientsFile
+	if err := caddy.StrictUnmarshalJSON(file, &want); err != nil || !reflect.DeepEqual(*content, want) {
+		t.Errorf("%s: got %+v, want %+v, %v", file, *content, want, err)
+	}
+	return content, true
+}
+
+func FuzzReadQuickly(f *testing.F) {
+	f.Add([]byte(`{"clients":[{"id":"é\u00e9","secrets":["base64:AAEC/+=="],"services":["ssh"],"all_services":true,"ttl":"1h","max_ttl":5,"from":["::/0"],"allow_weak":false}]}`))
+	f.Add([]byte(`{"clients" : [ {"methods":["tcp-v2"],"fwknop":[{"encryption":"a","hmac":"b"}],"allow_remote":{"ipv4":24},"max_grants":7}, {"methods":["tcp-v2"]} ] } `))
+	f.Fuzz(func(t *testing.T, file []byte) { checkQuickly(t, file) })
+}
+
+// BenchmarkDecodeClients reads 10,000 clients.
+func BenchmarkDecodeClients(b *testing.B) {
+	clients := make([]string, 10_000)
+	for i := range clients {
+		secret := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "the secret of client %010d", i))
+		clients[i] = fmt.Sprintf(`{"id":"c%d","secrets":["base64:%s"],"services":["ssh"]}`, i, secret)
+	}
+	file := []byte(`{"clients":[` + strings.Join(clients, ",") + `]}`)
+	b.SetBytes(int64(len(file)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeClients(file, "clients.json"); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

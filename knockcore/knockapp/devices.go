@@ -106,6 +106,7 @@ func (a *App) rekey(ctx context.Context) error {
 	}
 	ring, err := a.keyring(a.devices.content)
 	if err == nil {
+		ring.Prepare()
 		_, err = a.gate.SetKeyring(ctx, ring)
 	}
 	if err != nil {
