@@ -98,12 +98,13 @@ func (g *Gatekeeper) RevokeAll(ctx context.Context, sel Selection, by string) (r
 	return revoked, errs
 }
 
-// newID is the ID of a new grant. Nodes of a fleet give the grant of address
-// scope of the same client, service and prefix the same ID, so that they all mean
-// one grant, as one node does.
-func (s *State) newID(client, service string, scope Scope, prefix netip.Prefix) GrantID {
-	if s.shared == nil || scope != ScopeAddress {
-		return NewGrantID()
+// newID is the ID of a new grant of address scope. Nodes of a fleet give the grant
+// of the same client, service and prefix the same one, so that they all mean one
+// grant, as one node does; without a fleet, the registry draws one for a grant that
+// is not there yet.
+func (s *State) newID(client, service string, prefix netip.Prefix) GrantID {
+	if s.shared == nil {
+		return GrantID{}
 	}
 	b := append([]byte(client), 0)
 	b = append(append(b, service...), 0)

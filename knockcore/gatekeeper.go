@@ -205,7 +205,7 @@ func (g *Gatekeeper) GrantByHand(ctx context.Context, client, service string, pr
 	}
 	now := g.cfg.Now()
 	grant := &Grant{
-		ID: g.state.newID(client, service, ScopeAddress, prefix), Client: client, Service: service, Scope: ScopeAddress, Prefix: prefix, Source: prefix.Addr(),
+		ID: g.state.newID(client, service, prefix), Client: client, Service: service, Scope: ScopeAddress, Prefix: prefix, Source: prefix.Addr(),
 		Made: now, Expires: now.Add(s.Length(c, length)), Uses: -1,
 	}
 	former, err := g.state.enter(ctx, grant, g.firewall(service), bounds{})

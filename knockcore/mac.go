@@ -102,9 +102,14 @@ func (s *MACScratch) Free() {
 func (s *MACScratch) SumWith(key, msg []byte) *[sha256.Size]byte {
 	s.setBlock(key)
 	s.pad(&innerPad)
-	s.hash(s.block[:], msg)
+	s.padded = appendPadded(s.padded[:0], msg)
+	s.h.Reset()
+	s.h.Write(s.block[:])
+	copy(s.outer[:], s.sumOfWhole(s.padded))
 	s.pad(&outerPad)
-	s.hash(s.block[:], s.sum[:])
+	s.h.Reset()
+	s.h.Write(s.block[:])
+	copy(s.sum[:], s.sumOfWhole(s.outer[:]))
 	return &s.sum
 }
 
@@ -184,11 +189,17 @@ func (m *MAC) begins(s *MACScratch, padded, hint []byte) bool {
 	return subtle.ConstantTimeCompare(s.sumAfter(m.outer(), s.outer[:])[:HintLen], hint) == 1
 }
 
-// sumAfter is the sum of what led to the state and of the padded rest. It stands in
-// the state afterwards, behind the four bytes that name the state's format.
+// sumOfWhole is the sum of the whole blocks that the hash took in already and of
+// padded, which is the rest. It stands in the state afterwards, behind the four bytes
+// that name the state's format.
+func (s *MACScratch) sumOfWhole(padded []byte) []byte {
+	s.h.Write(padded)
+	s.after, _ = s.state.AppendBinary(s.after[:0]) // never fails for SHA-256
+	return s.after[4 : 4+sha256.Size]
+}
+
+// sumAfter is sumOfWhole of what led to the state and of padded.
 func (s *MACScratch) sumAfter(state, padded []byte) []byte {
 	_ = s.state.UnmarshalBinary(state) // cannot fail: see Sum
-	s.h.Write(padded)
-	s.after, _ = s.state.AppendBinary(s.after[:0]) // nor can this
-	return s.after[4 : 4+sha256.Size]
+	return s.sumOfWhole(padded)
 }

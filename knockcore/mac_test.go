@@ -56,7 +56,7 @@ func TestMAC(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		s.SumWith(secret, msg)
 		s.HKDF(secret, msg[:16], "what it is for")
-	}); n > 0 {
+	}); n > 0 && testScale == 1 { // under the race detector, crypto/sha256 allocates
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -104,7 +104,7 @@ func (g *Gatekeeper) open(ctx context.Context, k *Knock, services []*Service, pr
 	made, formers := make([]*Grant, 0, len(services)), room[:0]
 	for _, s := range services {
 		grant := &Grant{
-			ID: g.state.newID(k.Client.ID, s.Name, ScopeAddress, prefix), Client: k.Client.ID, Service: s.Name, Method: k.Method, Scope: ScopeAddress,
+			ID: g.state.newID(k.Client.ID, s.Name, prefix), Client: k.Client.ID, Service: s.Name, Method: k.Method, Scope: ScopeAddress,
 			Prefix: prefix, Source: k.Source, Made: now, Expires: now.Add(s.Length(k.Client, k.Length)),
 			Uses: -1, Session: k.Session,
 		}

@@ -82,12 +82,17 @@ func (s *grantSet) grant(n uint32) *Grant {
 
 // put keeps a grant, in place of one with the same ID.
 func (s *grantSet) put(g *Grant) uint32 {
+	return s.putOf(s.holders.number(holder{g.Service, g.Client}), g)
+}
+
+// putOf is put for a grant of the holder with this number.
+func (s *grantSet) putOf(holder uint32, g *Grant) uint32 {
 	n, ok := s.numbers[g.ID]
 	if !ok {
 		n = s.room()
 		s.numbers[g.ID] = n
 	}
-	s.at(n).pack(g, s.holders.number(holder{g.Service, g.Client}))
+	s.at(n).pack(g, holder)
 	return n
 }
 

@@ -65,8 +65,8 @@ func (g *Grant) waits() bool { return g.Scope == ScopeSession && g.Uses != 0 }
 
 // put enters a grant. A grant of address scope that equals another one (client,
 // service, prefix) takes its place and its ID: the knock that came last decides
-// how long. The former grant is returned, nil if there was none. What takes the place
-// of another is not bounded.
+// how long. Another one without an ID gets one. The former grant is returned, nil if
+// there was none. What takes the place of another is not bounded.
 func (r *registry) put(g *Grant, most bounds) (former *Grant, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,6 +77,9 @@ func (r *registry) put(g *Grant, most bounds) (former *Grant, err error) {
 				g.ID = equal.id
 			}
 		}
+	}
+	if g.ID == (GrantID{}) {
+		g.ID = NewGrantID()
 	}
 	n, known := r.set.numbers[g.ID]
 	switch {
@@ -93,7 +96,7 @@ func (r *registry) put(g *Grant, most bounds) (former *Grant, err error) {
 	case r.set.len() >= r.limit || most.method > 0 && r.methods[g.Method] >= most.method:
 		return nil, &Refusal{Reason: ReasonLimited, Client: g.Client, Detail: "too many live grants"}
 	}
-	n = r.set.put(g)
+	n = r.set.putOf(holder, g)
 	r.count(g, 1)
 	until := Tick(0)
 	if g.Scope == ScopeAddress {

@@ -108,10 +108,13 @@ func (rx *receiver) sender(from string) (conn *net.UDPConn, err error) {
 // pour sends datagrams as fast as one thread can, in circles, until ctx is done.
 func pour(ctx context.Context, conn net.PacketConn, datagrams [][]byte) (sent int, err error) {
 	batch := make([]ipv4.Message, 64)
+	for i := range batch {
+		batch[i].Buffers = make([][]byte, 1)
+	}
 	out := ipv4.NewPacketConn(conn)
 	for ctx.Err() == nil {
 		for i := range batch {
-			batch[i].Buffers = [][]byte{datagrams[(sent+i)%len(datagrams)]}
+			batch[i].Buffers[0] = datagrams[(sent+i)%len(datagrams)]
 		}
 		n, err := out.WriteBatch(batch, 0)
 		if err != nil {
