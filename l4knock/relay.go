@@ -66,9 +66,10 @@ type Relay struct {
 	// Caddyfile adapter sets it; it only appears in error messages.
 	At string `json:"at,omitempty"`
 
-	options relay.Options // but for what each connection brings
-	metrics *relayMetrics
-	logger  *zap.Logger
+	options   relay.Options // but for what each connection brings
+	perClient int
+	metrics   *relayMetrics
+	logger    *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -80,6 +81,7 @@ func (*Relay) CaddyModule() caddy.ModuleInfo {
 func (r *Relay) Provision(ctx caddy.Context) error {
 	r.logger = ctx.Logger()
 	r.metrics = newRelayMetrics(ctx.GetMetricsRegistry())
+	r.perClient = r.mostPerClient()
 	if len(r.Upstreams) == 0 {
 		return knockapp.Placed(r.At, errors.New("knock_relay has no upstream; name one such as 127.0.0.1:22"))
 	}

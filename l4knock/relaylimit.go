@@ -20,19 +20,20 @@ var relays = struct {
 	clients, services map[string]int
 }{clients: make(map[string]int), services: make(map[string]int)}
 
-// defaultPerClient is a quarter of the file limit: relays cost two descriptors each,
-// and what waits and strangers together may have three eighths.
-func defaultPerClient() int { return 2 * knockserver.DefaultPending() }
+// mostPerClient is a quarter of the file limit if nobody says: relays cost two
+// descriptors each, and what waits and strangers together may have three eighths.
+func (r *Relay) mostPerClient() int {
+	if r.MaxPerClient > 0 {
+		return r.MaxPerClient
+	}
+	return 2 * knockserver.DefaultPending()
+}
 
 // enter takes a place for a relay, or says which limit is reached.
 func (r *Relay) enter(client, service string) (leave func(), err error) {
 	relays.Lock()
 	defer relays.Unlock()
-	most := r.MaxPerClient
-	if most == 0 && client != "" {
-		most = defaultPerClient()
-	}
-	if most > 0 && relays.clients[client] >= most {
+	if (client != "" || r.MaxPerClient > 0) && relays.clients[client] >= r.perClient {
 		return nil, fmt.Errorf("client has %d relays, the most that max_per_client allows", relays.clients[client])
 	}
 	if r.MaxPerService > 0 && relays.services[service] >= r.MaxPerService {

@@ -13,7 +13,8 @@ import (
 // leave others the descriptors that they need.
 func TestOneClientsRelays(t *testing.T) {
 	r := &Relay{metrics: newRelayMetrics(prometheus.NewRegistry())}
-	most := defaultPerClient()
+	r.perClient = r.mostPerClient()
+	most := r.perClient
 	enter := func(client string) error {
 		leave, err := r.enter(client, "service of TestOneClientsRelays")
 		if err == nil {

@@ -18,6 +18,7 @@ type direction struct {
 
 	moved   atomic.Int64 // bytes of src handed to dst
 	spliced atomic.Int64 // those of moved that were spliced
+	writing atomic.Bool  // bytes are being handed to dst, or wait for it
 	lost    bool         // bytes taken from src did not get to dst
 
 	socket  socketReader
@@ -70,8 +71,10 @@ func (d *direction) writeHead() error {
 
 // write hands all of p to dst.
 func (d *direction) write(p []byte) error {
+	d.writing.Store(true)
 	n, err := d.dst.conn.Write(p)
 	d.account(n)
+	d.writing.Store(false)
 	return d.wrote(n, len(p), err)
 }
 

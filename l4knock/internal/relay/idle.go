@@ -15,7 +15,7 @@ type idleWatch struct {
 	timeout time.Duration
 	last    atomic.Int64 // when bytes last moved, in ns since relay.start
 	timer   *time.Timer
-	acked   [2]int64 // how much each peer had taken in when the timer last fired
+	taken   [2]int64 // how much each peer had taken in when the timer last fired
 }
 
 func newIdleWatch(r *Relay, timeout time.Duration) *idleWatch {
@@ -39,13 +39,13 @@ func (w *idleWatch) look() {
 	if silent >= w.timeout {
 		// Nothing has moved through us. A slow peer may still be taking in what we
 		// handed to the kernel, megabytes perhaps.
-		down, up := r.down.queued(), r.up.queued()
-		acked := [2]int64{r.toDown.moved.Load() - down, r.toUp.moved.Load() - up}
-		if down+up == 0 || acked == w.acked {
+		taken := [2]int64{r.down.taken(r.toDown.moved.Load()), r.up.taken(r.toUp.moved.Load())}
+		delivered := r.down.queued()+r.up.queued() == 0 && !r.toDown.writing.Load() && !r.toUp.writing.Load()
+		if delivered || taken == w.taken {
 			r.expire(CauseIdle, ErrIdle)
 			return
 		}
-		w.acked, silent = acked, 0
+		w.taken, silent = taken, 0
 	}
 	w.timer.Reset(w.timeout - silent)
 }

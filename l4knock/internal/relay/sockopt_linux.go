@@ -26,6 +26,26 @@ func setUserTimeout(tcp *net.TCPConn, d time.Duration) {
 // closed or no socket.
 func (e *endpoint) queued() int64 { return e.ioctl(unix.SIOCOUTQ) }
 
+// taken is how many bytes e's peer has taken in of those sent to it: moved is how
+// many were handed to e, and of TCP the kernel knows better, since a write may be in
+// the middle.
+func (e *endpoint) taken(moved int64) int64 {
+	if tcp, ok := e.base.(*net.TCPConn); ok {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			var acked uint64
+			_ = raw.Control(func(fd uintptr) {
+				if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+					acked = info.Bytes_acked
+				}
+			})
+			if acked > 0 { // 0 before Linux 4.2, too
+				return int64(acked)
+			}
+		}
+	}
+	return moved - e.queued()
+}
+
 // unread is how many bytes of e's peer we have not read, 0 if e is closed or no
 // socket.
 func (e *endpoint) unread() int64 { return e.ioctl(unix.SIOCINQ) }
@@ -71,13 +91,13 @@ func sendRoom(fd int) int {
 // reset once, perhaps to the direction that writes; the one that reads then sees an
 // end. But a connection that we have not ended is not closed by its peer's end.
 func (e *endpoint) wasReset() bool {
-	if _, ok := e.conn.(*net.TCPConn); !ok || e.raw == nil {
+	if _, ok := e.conn.(*net.TCPConn); !ok || e.raw == nil || e.ended.Load() {
 		return false
 	}
 	closed := false
 	if err := e.raw.Control(func(fd uintptr) {
-		_, err := unix.Getpeername(int(fd))
-		closed = err == unix.ENOTCONN
+		_, err := syscall.Getpeername(int(fd)) // that of package unix makes another system call
+		closed = err == syscall.ENOTCONN
 	}); err != nil {
 		return false
 	}

@@ -52,6 +52,9 @@ func TestIdleSlowPeer(t *testing.T) {
 		t.Run(up, func(t *testing.T) {
 			g := start(t, "tcp", up, &Options{IdleTimeout: time.Hour})
 			block(t, g.client)
+			more := make(chan error, 1)
+			go func() { _, err := io.Copy(g.client, endless{}); more <- err }()
+			defer func() { <-more }() // it ends with the relay
 			look := func() bool {
 				g.idle.last.Store(-int64(g.idle.timeout)) // it is an hour later
 				g.idle.look()
@@ -61,11 +64,15 @@ func TestIdleSlowPeer(t *testing.T) {
 				t.Fatal("ended with bytes on their way")
 			}
 			for range 3 {
-				queued := g.up.queued()
 				if _, err := io.CopyN(io.Discard, g.server, 1<<20); err != nil {
 					t.Fatal(err)
 				}
-				program.Await(t, "the server to take bytes in", func() bool { return g.up.queued() != queued })
+				moved := int64(-1)
+				program.Await(t, "the server to take bytes in and the relay to wait for it again", func() bool {
+					before := moved
+					moved = g.toUp.moved.Load()
+					return g.up.taken(moved) > g.idle.taken[1] && g.toUp.writing.Load() && moved == before
+				})
 				if !look() {
 					t.Fatal("ended though the server takes bytes in")
 				}
@@ -77,6 +84,11 @@ func TestIdleSlowPeer(t *testing.T) {
 		})
 	}
 }
+
+// endless has bytes as long as somebody wants some.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 // blackhole is an address that doesn't answer: a listener whose queue is full.
 func blackhole(t *testing.T) Upstream {

@@ -47,7 +47,7 @@ func (d *direction) spliceBurst() (moved int64, ok bool, readErr, writeErr error
 			// A slow peer. Wait for it without a pipe, and then take no more than it
 			// has room for.
 			s.release()
-			if err := d.dst.raw.Write(s.ready); err != nil {
+			if err := s.onDst(s.ready); err != nil {
 				return moved, true, nil, err
 			}
 		}
@@ -71,7 +71,7 @@ func (d *direction) spliceBurst() (moved int64, ok bool, readErr, writeErr error
 		}
 		moved += int64(s.pipe.held)
 		s.err = nil
-		err := d.dst.raw.Write(s.drain)
+		err := s.onDst(s.drain)
 		if s.err != nil {
 			err = d.dst.opError("splice", s.err)
 		}
@@ -79,6 +79,13 @@ func (d *direction) spliceBurst() (moved int64, ok bool, readErr, writeErr error
 			return moved, true, nil, err
 		}
 	}
+}
+
+// onDst calls try until it is done with dst, and lets it be known that bytes wait.
+func (s *splicer) onDst(try func(fd uintptr) bool) error {
+	s.d.writing.Store(true)
+	defer s.d.writing.Store(false)
+	return s.d.dst.raw.Write(try)
 }
 
 // release gives the pipe back.
