@@ -105,7 +105,7 @@ func NewGatekeeper(cfg Config, state *State) (*Gatekeeper, error) {
 
 // check finds clients that name a service which does not exist.
 func (g *Gatekeeper) check(k *Keyring) error {
-	for _, c := range k.Clients() {
+	for _, c := range k.sorted {
 		for _, name := range c.Services {
 			if g.services[name] == nil {
 				return fmt.Errorf("client %s: there is no service %q", c.ID, name)

@@ -19,7 +19,7 @@ const bucketWays = 8
 // aim at a victim's set.
 type bucketTable struct {
 	seed uint64
-	sets []bucketSet // a power of two
+	sets func() []bucketSet // a power of two, made when they are needed first
 }
 
 type bucketSet struct {
@@ -64,14 +64,15 @@ func newBucketTable(capacity int) *bucketTable {
 	for sets*bucketWays < capacity {
 		sets *= 2
 	}
-	return &bucketTable{seed: rand.Uint64(), sets: make([]bucketSet, sets)}
+	return &bucketTable{seed: rand.Uint64(), sets: sync.OnceValue(func() []bucketSet { return make([]bucketSet, sets) })}
 }
 
 // lock returns the key's set, locked.
 func (t *bucketTable) lock(key bucketKey, m Method) *bucketSet {
 	hi, lo := bits.Mul64(key.hi^t.seed, (key.lo+uint64(m)<<56)^0x9e3779b97f4a7c15)
 	hi, lo = bits.Mul64(hi^lo^t.seed, 0xd6e8feb86659fd93)
-	set := &t.sets[(hi^lo)&uint64(len(t.sets)-1)]
+	sets := t.sets()
+	set := &sets[(hi^lo)&uint64(len(sets)-1)]
 	set.mu.Lock()
 	return set
 }
@@ -105,9 +106,9 @@ func (s *bucketSet) room(charge func(*bucket) int64) *bucket {
 }
 
 func (t *bucketTable) len() int {
-	n := 0
-	for i := range t.sets {
-		set := &t.sets[i]
+	n, sets := 0, t.sets()
+	for i := range sets {
+		set := &sets[i]
 		set.mu.Lock()
 		for j := range set.ways {
 			if set.ways[j].used {
