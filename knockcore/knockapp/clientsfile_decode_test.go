@@ -20,12 +20,12 @@ func TestReadQuickly(t *testing.T) {
 		file string
 		ok   bool
 	}{
-		{`{"clients":[{"id":"alice","secrets":["base64:AAEC/+=="]},{"id":"bob","services":["ssh"]},{"services":["ssh"]}]}`, true},
-		{" {\n\t\"clients\" : [ { \"id\" : \"a\" ,\r\n\"services\" : [ ] } , {\"services\":[ ]} ]\n}\n", true},
+		{`{"clients":[{"id":"alice","secrets":["base64:AAEC/+=="]},{"id":"bob","services":["ssh"]},{"id":"","services":["ssh"]}]}`, true},
+		{" {\n\t\"clients\" : [ { \"id\" : \"a\" ,\r\n\"services\" : [ ] } , {\"id\":\"b\",\"services\":[ ]} ]\n}\n", true},
 		{`{"clients":[]}`, true},
 		{`{"clients":[{"id":"\u00e9\"\\","secrets":["é } ,{"," ]"]}]}`, true},
-		{`{"clients":[{"ttl":"1h","max_ttl":3600000000000,"max_grants":0}]}`, true},
-		{`{"clients":[{"services":["ssh"]},{"services":["ssh"]},{"services":["ssh","www"]},{"services":["ssh"]}]}`, true},
+		{`{"clients":[{"id":"a","ttl":"1h","max_ttl":3600000000000,"max_grants":0}]}`, true},
+		{`{"clients":[{"id":"a","services":["ssh"]},{"id":"b","services":["ssh"]},{"id":"c","services":["ssh","www"]},{"id":"d","services":["ssh"]}]}`, true},
 		{"{\"clients\":[{\"id\":\"\xff\"}]}", true},
 		{`{"clients":[{}]}`, false},
 		{`{"clients":[null]}`, false},
@@ -39,7 +39,9 @@ func TestReadQuickly(t *testing.T) {
 		{`{"clients":[{"services":["ssh"]},{"services":["www"],"services":["ssh"]}]}`, false},
 		{`{"clients":[{"fwknop":[{"hmac":"x"}],"fwknop":[{"encryption":"x"}]}]}`, false},
 		{`{"clients":[{"allow_remote":{"ipv4":1},"allow_remote":{"ipv6":1}}]}`, false},
-		{`{"clients":[],"clients":[]}`, false},
+		{`{"clients":[],"clients":[]}`, true},
+		{`{"clients":[{"id":"a"}],"clients":[]}`, false},
+		{`{"clients":[{"services":["ssh"]}]}`, true},
 		{`{"clients":[{"name":"x"}]}`, false},
 		{`{"clients":[{"id":"a"},]}`, false},
 		{`{"clients":[{"id":"a",}]}`, false},

@@ -24,7 +24,8 @@ type quickReader struct {
 
 // readQuickly reads the content of a clients file.
 func readQuickly(b []byte) (content *ClientsFile, ok bool) {
-	r, content := &quickReader{b: b}, new(ClientsFile)
+	r := &quickReader{b: b}
+	content = &ClientsFile{make([]*Client, 0, bytes.Count(b, []byte(`"id"`)))}
 	ok = r.object(func(name []byte) bool {
 		return string(name) == "clients" && quickList(r, &content.Clients, func(c **Client) bool {
 			*c = new(Client)
@@ -141,10 +142,12 @@ func (r *quickReader) object(value func(name []byte) bool) bool {
 
 // quickList reads a list.
 func quickList[E any](r *quickReader, dst *[]E, element func(*E) bool) bool {
-	if *dst != nil || !r.is('[') {
+	if len(*dst) > 0 || !r.is('[') {
 		return false
 	}
-	*dst = []E{}
+	if *dst == nil {
+		*dst = []E{}
+	}
 	if r.is(']') {
 		return true
 	}
