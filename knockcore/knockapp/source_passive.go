@@ -74,7 +74,7 @@ type PassiveOptions struct {
 
 	// Queue is how many packets wait at most to be looked at, and as many again from
 	// addresses that knocked successfully lately, which go first. What comes beyond
-	// that is dropped and counted. Default: 1024.
+	// that is dropped and counted. Default: 4096.
 	Queue int `json:"queue,omitempty"`
 
 	// Workers is how many packets are looked at at the same time. Default: the number

@@ -59,7 +59,7 @@ type UDPSource struct {
 
 	// Queue is how many datagrams wait at most to be looked at, and as many again
 	// from addresses that knocked successfully lately, which go first. What comes
-	// beyond that is dropped and counted. Default: 1024.
+	// beyond that is dropped and counted. Default: 4096.
 	Queue int `json:"queue,omitempty"`
 
 	// Workers is how many datagrams are looked at at the same time. Default: the

@@ -15,8 +15,11 @@ import (
 	"github.com/caddy-knock/caddy-knock/knockcore"
 )
 
-// DefaultQueue is how many packets wait at most, for each of the two lanes.
-const DefaultQueue = 1024
+// DefaultQueue is how many packets wait at most, for each of the two lanes. One
+// address and port has the places of one worker: with four of them, those for some
+// ten milliseconds at 100,000 packets per second, which is longer than a worker waits
+// for a processor.
+const DefaultQueue = 4096
 
 // DefaultWorkers is how many packets are decided at the same time: more than
 // there are processors only where those are few, because a decision may have to
