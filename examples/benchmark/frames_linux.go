@@ -104,7 +104,7 @@ func frames(ctx context.Context, o options, r *report) error {
 // timed measures a function that costs about as much as n HMACs: nanoseconds and
 // allocations of one call.
 func (o options) timed(n int, f func()) func(context.Context) ([]float64, error) {
-	calls := max(1, o.some(100_000)/n)
+	calls := max(1, o.some(400_000)/n)
 	return func(context.Context) ([]float64, error) {
 		allocations := testing.AllocsPerRun(1, f)
 		begin := time.Now()

@@ -59,6 +59,7 @@ var parts = []part{
 	{"connections", false, connections},
 	{"idle", false, idle},
 	{"frames", false, frames},
+	{"syn", false, syns},
 	{"datagrams", false, datagrams},
 	{"latency", true, latency},
 	{"windows", true, windows},
