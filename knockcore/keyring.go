@@ -134,9 +134,8 @@ func (k *Keyring) Candidates(s *MACScratch, msg, hint []byte, dst []*Credential)
 	if len(creds) > scanAlone {
 		return scanTogether(creds, msg, hint, dst)
 	}
-	s.padded = appendPadded(s.padded[:0], msg)
 	for i := range creds {
-		if c := &creds[i]; c.MAC.begins(s, s.padded, hint) {
+		if c := &creds[i]; c.MAC.begins(s, msg, hint) {
 			dst = append(dst, c)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding"
-	"encoding/binary"
 	"fmt"
 	"hash"
 	"io"
@@ -69,10 +68,6 @@ type MACScratch struct {
 	Buf   []byte
 	block [macBlock]byte
 	sum   [sha256.Size]byte
-	// For scans: a message and a sum with their padding, and a state.
-	padded []byte
-	outer  [macBlock]byte
-	after  []byte
 }
 
 var macScratch = sync.Pool{New: func() any { return NewMACScratch() }}
@@ -80,12 +75,7 @@ var macScratch = sync.Pool{New: func() any { return NewMACScratch() }}
 // NewMACScratch makes a scratch with room for messages of usual size.
 func NewMACScratch() *MACScratch {
 	h := sha256.New()
-	s := &MACScratch{
-		h: h, state: h.(hashState), Buf: make([]byte, 0, 256),
-		padded: make([]byte, 0, 2*macBlock), after: make([]byte, 0, macStates/2),
-	}
-	copy(s.outer[:], appendPadded(nil, s.sum[:]))
-	return s
+	return &MACScratch{h: h, state: h.(hashState), Buf: make([]byte, 0, 256)}
 }
 
 // GetMACScratch takes a scratch from a pool; give it back with Free.
@@ -102,14 +92,9 @@ func (s *MACScratch) Free() {
 func (s *MACScratch) SumWith(key, msg []byte) *[sha256.Size]byte {
 	s.setBlock(key)
 	s.pad(&innerPad)
-	s.padded = appendPadded(s.padded[:0], msg)
-	s.h.Reset()
-	s.h.Write(s.block[:])
-	copy(s.outer[:], s.sumOfWhole(s.padded))
+	s.hash(s.block[:], msg)
 	s.pad(&outerPad)
-	s.h.Reset()
-	s.h.Write(s.block[:])
-	copy(s.sum[:], s.sumOfWhole(s.outer[:]))
+	s.hash(s.block[:], s.sum[:])
 	return &s.sum
 }
 
@@ -171,35 +156,8 @@ func (m *MAC) Sum(s *MACScratch, msg []byte) *[sha256.Size]byte {
 	return &s.sum
 }
 
-var macPadding = [macBlock]byte{0x80}
-
-// appendPadded appends the message to dst, which is empty, with the padding that
-// SHA-256 gives it behind one block (RFC 6234 section 4.1).
-func appendPadded(dst, msg []byte) []byte {
-	dst = append(dst, msg...)
-	dst = append(dst, macPadding[:macBlock-(len(msg)+8)%macBlock]...)
-	return binary.BigEndian.AppendUint64(dst, uint64(macBlock+len(msg))*8)
-}
-
 // begins reports whether HMAC(key, msg) begins with hint, of HintLen bytes, in
-// constant time. padded is appendPadded of msg: it is the same for all keys, so that
-// a scan spends nothing on a key but the hashing of whole blocks.
-func (m *MAC) begins(s *MACScratch, padded, hint []byte) bool {
-	copy(s.outer[:sha256.Size], s.sumAfter(m.inner(), padded))
-	return subtle.ConstantTimeCompare(s.sumAfter(m.outer(), s.outer[:])[:HintLen], hint) == 1
-}
-
-// sumOfWhole is the sum of the whole blocks that the hash took in already and of
-// padded, which is the rest. It stands in the state afterwards, behind the four bytes
-// that name the state's format.
-func (s *MACScratch) sumOfWhole(padded []byte) []byte {
-	s.h.Write(padded)
-	s.after, _ = s.state.AppendBinary(s.after[:0]) // never fails for SHA-256
-	return s.after[4 : 4+sha256.Size]
-}
-
-// sumAfter is sumOfWhole of what led to the state and of padded.
-func (s *MACScratch) sumAfter(state, padded []byte) []byte {
-	_ = s.state.UnmarshalBinary(state) // cannot fail: see Sum
-	return s.sumOfWhole(padded)
+// constant time.
+func (m *MAC) begins(s *MACScratch, msg, hint []byte) bool {
+	return subtle.ConstantTimeCompare(m.Sum(s, msg)[:HintLen], hint) == 1
 }

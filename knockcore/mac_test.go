@@ -30,13 +30,13 @@ func TestMAC(t *testing.T) {
 			if got := s.SumWith(key, msg[:n]); !bytes.Equal(got[:], want) {
 				t.Errorf("key of %d, message of %d: SumWith is %x, want %x", length, n, *got, want)
 			}
-			hint, padded := want[:HintLen], appendPadded(nil, msg[:n])
-			if !mac.begins(s, padded, hint) {
+			hint := want[:HintLen]
+			if !mac.begins(s, msg[:n], hint) {
 				t.Errorf("key of %d, message of %d: it does not begin with %x", length, n, hint)
 			}
 			for i := range hint {
 				hint[i] ^= 1 << (n % 8)
-				if mac.begins(s, padded, hint) {
+				if mac.begins(s, msg[:n], hint) {
 					t.Errorf("key of %d, message of %d: it begins with %x too", length, n, hint)
 				}
 				hint[i] ^= 1 << (n % 8)
@@ -56,7 +56,7 @@ func TestMAC(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		s.SumWith(secret, msg)
 		s.HKDF(secret, msg[:16], "what it is for")
-	}); n > 0 && testScale == 1 { // under the race detector, crypto/sha256 allocates
+	}); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -20,9 +20,9 @@ const (
 // scan is one look through all credentials. It is used again once nobody works on
 // it any more.
 type scan struct {
-	creds  []Credential
-	padded []byte // the message
-	hint   [HintLen]byte
+	creds []Credential
+	msg   []byte
+	hint  [HintLen]byte
 
 	next    atomic.Int64   // block to take
 	undone  sync.WaitGroup // blocks
@@ -45,7 +45,7 @@ func scanTogether(creds []Credential, msg, hint []byte, dst []*Credential) []*Cr
 	}
 	blocks := (len(creds) + scanBlock - 1) / scanBlock
 	workers := min(runtime.GOMAXPROCS(0), blocks)
-	s.creds, s.padded = creds, appendPadded(s.padded[:0], msg)
+	s.creds, s.msg = creds, append(s.msg[:0], msg...)
 	copy(s.hint[:], hint)
 	s.found = s.found[:0]
 	s.next.Store(0)
@@ -75,7 +75,7 @@ func (s *scan) work() {
 			return
 		}
 		for i := from; i < min(from+scanBlock, len(s.creds)); i++ {
-			if s.creds[i].MAC.begins(scratch, s.padded, s.hint[:]) {
+			if s.creds[i].MAC.begins(scratch, s.msg, s.hint[:]) {
 				s.mu.Lock()
 				s.found = append(s.found, i)
 				s.mu.Unlock()
