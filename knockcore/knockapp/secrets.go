@@ -26,18 +26,27 @@ func expandSecret(repl *caddy.Replacer, text string, insecureFiles bool) (knockc
 
 // expandKey is expandSecret for keys that are read in another way.
 func expandKey(repl *caddy.Replacer, text string, insecureFiles bool, parse func(string) (knockcore.Secret, error)) (knockcore.Secret, error) {
-	if err := checkBraces(text); err != nil {
+	expanded, err := expandSecretText(repl, text, insecureFiles)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; make a secret with `caddy-knock keygen`", err)
+	}
+	if err != nil {
 		return knockcore.Secret{}, err
+	}
+	return parse(expanded)
+}
+
+// expandSecretText replaces the placeholders in the text of something secret, which
+// may be a password that somebody else has set.
+func expandSecretText(repl *caddy.Replacer, text string, insecureFiles bool) (string, error) {
+	if err := checkBraces(text); err != nil {
+		return "", err
 	}
 	if err := checkPlaceholders(text, insecureFiles); err != nil {
-		return knockcore.Secret{}, err
+		return "", err
 	}
-	expanded, err := repl.ReplaceOrErr(text, true, true)
-	if err != nil {
-		// Caddy's message names the placeholder only.
-		return knockcore.Secret{}, err
-	}
-	return parse(strings.TrimSpace(expanded))
+	expanded, err := repl.ReplaceOrErr(text, true, true) // Caddy's message names the placeholder only
+	return strings.TrimSpace(expanded), err
 }
 
 // isLiteral reports whether the text of a secret is the secret itself.
@@ -95,7 +104,7 @@ func checkPlaceholders(text string, insecureFiles bool) error {
 func checkKeyFile(path string, insecure bool) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("key file %s does not exist; make a secret with `caddy-knock keygen`", path)
+		return fmt.Errorf("key file %s: %w", path, fs.ErrNotExist)
 	}
 	if err != nil {
 		return fmt.Errorf("looking at key file: %w", err)

@@ -147,11 +147,11 @@ func (r *RedisStore) provision() error {
 		if text == "" {
 			return knockcore.Secret{}, nil
 		}
-		s, err := expandKey(repl, text, r.InsecureFileMode, func(s string) (knockcore.Secret, error) { return knockcore.NewSecret([]byte(s)), nil })
+		expanded, err := expandSecretText(repl, text, r.InsecureFileMode)
 		if err != nil {
-			return s, fmt.Errorf("store redis: %s: %w", what, err)
+			return knockcore.Secret{}, fmt.Errorf("store redis: %s: %w", what, err)
 		}
-		return s, nil
+		return knockcore.NewSecret([]byte(expanded)), nil
 	}
 	var err error
 	port := "6379"
