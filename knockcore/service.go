@@ -43,6 +43,22 @@ type PortRange struct {
 // ParsePortRange reads "tcp/22", "udp/60000-61000"; a number alone means TCP.
 // Ports are 1 to 65535.
 func ParsePortRange(s string) (PortRange, error) {
+	r, err := parsePortRange(s)
+	if err == nil {
+		return r, nil
+	}
+	// Others write tcp:22, 22/tcp or TCP/22.
+	proto, ports, _ := strings.Cut(strings.ReplaceAll(strings.ToLower(s), ":", "/"), "/")
+	if proto != "tcp" && proto != "udp" {
+		proto, ports = ports, proto
+	}
+	if meant, otherwise := parsePortRange(proto + "/" + ports); otherwise == nil {
+		err = fmt.Errorf("port %q: write %v", s, meant)
+	}
+	return r, err
+}
+
+func parsePortRange(s string) (PortRange, error) {
 	proto, ports, found := strings.Cut(s, "/")
 	if !found {
 		proto, ports = "tcp", s

@@ -13,7 +13,7 @@ import (
 // TestListenerErrors expects each mistake to be told with its place.
 func TestListenerErrors(t *testing.T) {
 	for name, test := range map[string]struct{ scheme, options, old, replace, want string }{
-		"unknown option":   {"http", "covr 127.0.0.1:80", "", "", `unknown option "covr"; expect service, wait, cover`},
+		"unknown option":   {"http", "covr 127.0.0.1:80", "", "", `unknown option "covr"; did you mean cover? Expect service, wait, cover`},
 		"twice":            {"http", "wait 1s\n\t\t\t\twait 2s", "", "", "option wait was given before, at line 25"},
 		"service twice":    {"http", "service web", "", "", "the service is named already: web"},
 		"two services":     {"http", "", "knock web {", "knock web ssh {", "one argument at most"},

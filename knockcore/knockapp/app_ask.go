@@ -50,7 +50,7 @@ func (a *App) Running() *knockcore.Gatekeeper {
 func (a *App) CheckNames(services, clients []string) error {
 	for _, name := range services {
 		if !slices.ContainsFunc(a.config.Services, func(s *knockcore.Service) bool { return s.Name == name }) {
-			return fmt.Errorf("there is no service %q; define it in the knock block with `service %s tcp/PORT`", name, name)
+			return noService(name)
 		}
 	}
 	for _, id := range clients {

@@ -379,7 +379,7 @@ func guestModule(d *caddyfile.Dispenser, namespace, inlineKey string) (json.RawM
 	}
 	name := d.Val()
 	if !slices.Contains(known, name) {
-		return nil, "", d.Errf("there is no %s %q in this Caddy; expect %s", kind, name, strings.Join(known, ", "))
+		return nil, "", d.Errf("there is no %s %q in this Caddy; %s", kind, name, expect(name, known))
 	}
 	mod, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
 	if err != nil {

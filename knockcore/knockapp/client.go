@@ -105,7 +105,7 @@ func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.
 		}
 		for _, name := range c.Services {
 			if !services[name] {
-				return nil, Placed(c.At, fmt.Errorf("client %s: there is no service %q; define it with `service %s tcp/PORT`", c.ID, name, name))
+				return nil, Placed(c.At, fmt.Errorf("client %s: %w", c.ID, noService(name)))
 			}
 		}
 		if (a.ClientsFile == "" || c.At != a.ClientsFile) && c.hasLiterals() {

@@ -188,6 +188,9 @@ func parseFlags(text string) (sequence.Flags, error) {
 func parseStep(text string) (sequence.Step, error) {
 	text, flags, found := strings.Cut(text, "=")
 	step, err := sequence.ParseStep(text)
+	if err != nil && strings.Contains(text, ",") {
+		err = fmt.Errorf("%w; steps are separated by blanks, not by commas", err)
+	}
 	if err == nil && found {
 		step.Flags, err = sequence.ParseFlags(flags)
 	}

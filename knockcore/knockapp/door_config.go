@@ -165,7 +165,7 @@ func (a *App) checkDoors(cfg *knockcore.Config) error {
 		}
 		for _, name := range d.Services {
 			if !slices.ContainsFunc(cfg.Services, func(s *knockcore.Service) bool { return s.Name == name }) {
-				return Placed(d.At, fmt.Errorf("door %s: there is no service %q; define it with `service %s tcp/PORT`", d.Name, name, name))
+				return Placed(d.At, fmt.Errorf("door %s: %w", d.Name, noService(name)))
 			}
 			if c != nil && !c.MayReach(name) {
 				return Placed(d.At, fmt.Errorf("door %s: client %s may not reach service %s; add it to its `services`", d.Name, d.Client, name))

@@ -58,6 +58,7 @@ func TestDoorErrors(t *testing.T) {
 	for options, want := range map[string]string{
 		"service ssh":                                            "it has no sequence",
 		"sequence":                                               "takes at least one argument",
+		"sequence 7000,8000,9000; service ssh":                   "steps are separated by blanks",
 		"sequence tcp/0; service ssh":                            "not a port from 1 to 65535",
 		"sequence 65536; service ssh":                            "not a port from 1 to 65535",
 		"sequence icmp/8; service ssh":                           "icmp",

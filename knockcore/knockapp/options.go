@@ -39,7 +39,7 @@ func (o *Options) Once() error {
 
 // Unknown refuses an option and names those that exist.
 func (o *Options) Unknown(known ...string) error {
-	return o.d.Errf("unknown option %q; expect %s", o.d.Val(), strings.Join(known, ", "))
+	return o.d.Errf("unknown option %q; %s", o.d.Val(), expect(o.d.Val(), known))
 }
 
 // Flag reads an option without arguments.
@@ -60,8 +60,12 @@ func (o *Options) Text(to *string) error {
 		return err
 	}
 	name := o.d.Val()
-	if o.d.CountRemainingArgs() != 1 {
-		return o.d.Errf("option %s takes one argument, got %d", name, o.d.CountRemainingArgs())
+	switch n := o.d.CountRemainingArgs(); n {
+	case 0:
+		return o.d.Errf("option %s takes one argument, got 0%s", name, unset)
+	case 1:
+	default:
+		return o.d.Errf("option %s takes one argument, got %d", name, n)
 	}
 	o.d.NextArg()
 	*to = o.d.Val()
@@ -74,21 +78,33 @@ func (o *Options) List(to *[]string) error {
 	name := o.d.Val()
 	args := o.d.RemainingArgs()
 	if len(args) == 0 {
-		return o.d.Errf("option %s takes at least one argument", name)
+		return o.d.Errf("option %s takes at least one argument%s", name, unset)
 	}
 	*to = append(*to, args...)
 	return nil
 }
 
+// unset explains how an argument that was written can be missing.
+const unset = " (a {$VARIABLE} that is not set leaves none)"
+
 // Duration reads an option with a positive duration.
 func (o *Options) Duration(to *caddy.Duration) error {
 	name := o.d.Val()
+	if o.d.CountRemainingArgs() > 1 {
+		if meant := meantDuration(strings.Join(o.d.RemainingArgs(), "")); meant != "" {
+			return o.d.Errf("option %s takes one argument; write %s %s", name, name, meant)
+		}
+		return o.d.Errf("option %s takes one argument, a duration such as 30s, 8h or 1d", name)
+	}
 	var text string
 	if err := o.Text(&text); err != nil {
 		return err
 	}
 	d, err := caddy.ParseDuration(text)
 	if err != nil || d <= 0 {
+		if meant := meantDuration(text); meant != "" {
+			return o.d.Errf("option %s: %q is not a duration; write %s", name, text, meant)
+		}
 		return o.d.Errf("option %s: %q is not a positive duration such as 30s, 8h or 1d", name, text)
 	}
 	*to = caddy.Duration(d)

@@ -84,6 +84,11 @@ func checkPlaceholders(text string, insecureFiles bool) error {
 			return nil
 		}
 		rest = after
+		for _, kind := range []string{"file", "env"} {
+			if what, ok := strings.CutPrefix(name, kind+":"); ok {
+				return fmt.Errorf("there is no placeholder {%s}; write {%s.%s}, with a dot", name, kind, what)
+			}
+		}
 		if path, ok := strings.CutPrefix(name, "file."); ok {
 			if err := checkKeyFile(path, insecureFiles); err != nil {
 				return err

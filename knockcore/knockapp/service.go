@@ -5,6 +5,7 @@ package knockapp
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -59,6 +60,14 @@ type Service struct {
 	At string `json:"at,omitempty"`
 }
 
+// noService is the error about a name that no service has.
+func noService(name string) error {
+	if strings.Contains(name, ",") {
+		return fmt.Errorf("there is no service %q; names are separated by blanks, not by commas", name)
+	}
+	return fmt.Errorf("there is no service %q; define it with `service %s tcp/PORT` in the knock block", name, name)
+}
+
 func (s *Service) convert() (*knockcore.Service, error) {
 	service := &knockcore.Service{
 		Name: s.Name, OpenFor: time.Duration(s.OpenFor), MaxOpen: time.Duration(s.MaxOpen),
@@ -70,6 +79,9 @@ func (s *Service) convert() (*knockcore.Service, error) {
 	}
 	for _, p := range s.Ports {
 		r, err := knockcore.ParsePortRange(p)
+		if err != nil && strings.Contains(p, ",") {
+			err = fmt.Errorf("%w; ports are separated by blanks, not by commas", err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("service %s: %w", s.Name, err)
 		}
