@@ -65,6 +65,9 @@ func TestDoctor(t *testing.T) {
 	program.Need(t, "prlimit")
 	program.Need(t, "setpriv")
 	g := newHost(t, "")
+	const source = "\t\tsource udp :62201\n"
+	g.text = strings.Replace(g.text, "\t\tfirewall nftables {", source+"\t\tfirewall nftables {", 1)
+	g.write(g.text)
 	g.start()
 	good := g.examine(g.file)
 	if !good.OK || len(good.Proofs) != 4 {
@@ -137,6 +140,10 @@ func TestDoctor(t *testing.T) {
 		{
 			id: "key-file", subject: key, text: "every user of this host", level: doctor.Problem,
 			file: g.with("key", `secret "a secret of alice, long enough"`, "secret {file."+key+"}"),
+		},
+		{
+			id: "shut", subject: "ssh", text: "no source, door or HTTP handler", level: doctor.Problem,
+			file: g.with("shut", source, ""),
 		},
 		{
 			id: "file-limit", text: "1024 open files", level: doctor.Warning, file: g.file,

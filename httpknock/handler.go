@@ -122,6 +122,7 @@ func (h *Handler) set(ctx caddy.Context) (err error) {
 	if !h.app.Enabled(knockcore.MethodHTTP) {
 		return fmt.Errorf("method %v is not among the methods that are enabled", knockcore.MethodHTTP)
 	}
+	h.app.Guards(knockapp.TakesKnocks, h.Services...)
 	if len(h.Services) > 0 { // other proxies may ask /verify for these
 		h.app.Guards(knockapp.GuardAddress, h.Services...)
 	}

@@ -28,10 +28,7 @@ type caddyConfig struct {
 		Layer4 struct {
 			Servers map[string]*layer4Server `json:"servers"`
 		} `json:"layer4"`
-		Knock struct {
-			InsecureFileMode bool   `json:"insecure_file_mode"`
-			ClientsFile      string `json:"clients_file"`
-		} `json:"knock"`
+		Knock knockConfig `json:"knock"`
 	} `json:"apps"`
 }
 
@@ -72,6 +69,7 @@ func checkConfig(p *Plan) (found []Finding) {
 	for name, server := range cfg.Apps.Layer4.Servers {
 		found = append(found, server.checkPorts(p, name)...)
 	}
+	found = append(found, cfg.Apps.Knock.checkShut(p)...)
 	slices.SortFunc(found, func(a, b Finding) int { return strings.Compare(a.ID+a.Subject, b.ID+b.Subject) })
 	if !cfg.Apps.Knock.InsecureFileMode {
 		found = append(found, checkKeyFiles(p.JSON, cfg.Apps.Knock.ClientsFile)...)

@@ -54,6 +54,7 @@ func (a *App) Start() (err error) {
 		return err
 	}
 	a.warnUnguarded()
+	a.warnShut()
 	a.warnHelpless()
 	a.gate = gate
 	gate.Activate(ctx)

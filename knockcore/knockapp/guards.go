@@ -26,6 +26,8 @@ const (
 	ChoosesRoute
 	// Invites gives clients keys by invitation.
 	Invites
+	// TakesKnocks brings knocks, which no source does, to the gatekeeper.
+	TakesKnocks
 )
 
 // guards are the ways in which modules guard services, by name; "" stands for

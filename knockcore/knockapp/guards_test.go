@@ -98,6 +98,62 @@ func TestUnguarded(t *testing.T) {
 	}
 }
 
+// TestShut: a service whose firewall no knock could open is warned about, with its
+// place, and no other.
+func TestShut(t *testing.T) {
+	const (
+		frame = "layer4 {\n127.0.0.1:%d {\nroute {\nknock s {\nadmit {\necho\n}\n}\n}\n}\n}\n"
+		shut  = "no knock can open this service, which stays closed by firewall exec"
+	)
+	for name, c := range map[string]struct {
+		knock, config string // more of the app, and of the configuration
+		want          []string
+	}{
+		"nothing":               {"", "", []string{shut, `"at":"Caddyfile:`, "add for example `source udp :62201`"}},
+		"a frame alone":         {"", fmt.Sprintf(frame, apptest.FreePort(t)), []string{shut, "or leave `firewall exec` out: the frame guards it"}},
+		"a page for another":    {"", site(t, "knock other"), []string{shut}},
+		"a matcher alone":       {"", site(t, "@in knocked s\nrespond @in hello"), []string{shut}},
+		"a datagram":            {"source udp 127.0.0.1:62999\n", "", nil},
+		"HTTP":                  {"", site(t, "knock s"), nil},
+		"HTTP for all":          {"", site(t, "knock"), nil},
+		"others of the fleet":   {"store storage {\nreplay memory\n}\n", "", nil},
+		"by no firewall at all": {"service t tcp/3 {\nfirewall none\n}\nfirewall none\n", site(t, "knock s"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			options, sites, _ := strings.Cut(c.config, "---")
+			store := "store memory\n"
+			if strings.Contains(c.knock, "store ") {
+				store = ""
+			}
+			log := filepath.Join(t.TempDir(), "log")
+			apptest.Load(t, "{\nadmin off\nstorage file_system "+t.TempDir()+"\nlog {\noutput file "+log+"\n}\n"+options+"knock {\n"+c.knock+
+				"client alice {\nsecret \"a secret of alice for this test\"\nservices all\n}\nservice s tcp/1 {\nfirewall exec\n}\nservice other tcp/2\n"+
+				"firewall exec {\nopen /bin/true\nclose /bin/true\n}\n"+store+"}\n}\n"+sites)
+			if err := caddy.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, line := range strings.Split(string(text), "\n") {
+				if strings.Contains(line, "no knock can open") {
+					got = append(got, line)
+				}
+			}
+			if len(got) != min(len(c.want), 1) {
+				t.Fatalf("warnings %q, want %q", got, c.want)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(got[0], want) {
+					t.Errorf("got %s, want %s", got[0], want)
+				}
+			}
+		})
+	}
+}
+
 // TestHelpless: clients that can't knock, or for nothing, and a `knock` that leads
 // nowhere are warned about, and nothing else.
 func TestHelpless(t *testing.T) {
