@@ -229,6 +229,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.checkBans(cfg.Services); err != nil {
 		return err
 	}
+	if err := a.checkKnockPorts(cfg.Services); err != nil {
+		return err
+	}
 	if !a.AllowLocal {
 		cfg.Local = newLocalAddrs().has
 	}

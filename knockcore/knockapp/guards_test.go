@@ -4,6 +4,7 @@
 package knockapp_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -149,6 +150,47 @@ func TestShut(t *testing.T) {
 				if !strings.Contains(got[0], want) {
 					t.Errorf("got %s, want %s", got[0], want)
 				}
+			}
+		})
+	}
+}
+
+// TestKnockPorts: a firewall that would close the port of a socket that hears knocks
+// is refused, and nothing else. It is provisioned only.
+func TestKnockPorts(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	for name, c := range map[string]struct{ ports, firewall, source, want string }{
+		"the port":          {"tcp/22 udp/62201", "nftables", "udp :62201", "Caddyfile:4: service ssh: source :62201 hears knocks at udp/62201, which firewall nftables would close as one of its ports (udp/62201): leave that port out of the service, or name another one"},
+		"the default":       {"udp/62201", "iptables", "udp", "source :62201 hears knocks at udp/62201, which firewall iptables"},
+		"a range":           {"tcp/22 udp/60000-65000", "nftables", "udp 192.0.2.1:62201", "source 192.0.2.1:62201 hears knocks at udp/62201, which firewall nftables would close as one of its ports (udp/60000-65000)"},
+		"another port":      {"tcp/22 udp/62202", "nftables", "udp :62201", ""},
+		"TCP":               {"tcp/62201", "nftables", "udp :62201", ""},
+		"this host's own":   {"udp/62201", "nftables", "udp 127.0.0.1:62201", ""},
+		"a passive source":  {"udp/62201", "nftables", "nflog {\nports udp/62201\n}", ""},
+		"no firewall":       {"udp/62201", "", "udp :62201", ""},
+		"none":              {"udp/62201", "none", "udp :62201", ""},
+		"a set of somebody": {"udp/62201", "nftables {\nset inet filter allowed\n}", "udp :62201", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			named, _, _ := strings.Cut(c.firewall, " ")
+			option, module := "", ""
+			if c.firewall != "" {
+				option, module = "firewall "+named+"\n", "firewall "+c.firewall+"\n"
+			}
+			text, err := apptest.Adapt("{\nadmin off\nknock {\nservice ssh " + c.ports + " {\n" + option + "}\n" + module + "source " + c.source + "\nstore memory\n}\n}\n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var cfg caddy.Config
+			if err := json.Unmarshal(text, &cfg); err != nil {
+				t.Fatal(err)
+			}
+			err = caddy.Validate(&cfg)
+			switch {
+			case c.want == "" && err != nil:
+				t.Error(err)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+				t.Errorf("got %v, want %s", err, c.want)
 			}
 		})
 	}

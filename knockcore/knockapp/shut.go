@@ -4,6 +4,7 @@
 package knockapp
 
 import (
+	"fmt"
 	"slices"
 
 	"go.uber.org/zap"
@@ -48,4 +49,34 @@ func (a *App) sharesStore() bool {
 	default:
 		return true
 	}
+}
+
+// checkKnockPorts refuses services whose firewall closes the port of a socket that
+// hears knocks. Passive sources see packets before a firewall drops them.
+func (a *App) checkKnockPorts(services []*knockcore.Service) error {
+	for i := range a.Services {
+		if a.plans[services[i].Firewall].Stands == nil {
+			continue // no rules are ours
+		}
+		for _, p := range services[i].Ports {
+			if in := a.hears(p); in != nil {
+				return Placed(a.Services[i].At, fmt.Errorf("service %s: source %s hears knocks at %v, which firewall %s would close as one of its ports (%v): leave that port out of the service, or name another one there and to the clients, `source udp :PORT`",
+					services[i].Name, in.Label, in.Reach.Ports, services[i].Firewall, p))
+			}
+		}
+	}
+	return nil
+}
+
+// hears finds a socket of a source among the ports, but for one that only this host
+// reaches, which no firewall keeps from it.
+func (a *App) hears(ports knockcore.PortRange) *SourceInput {
+	for _, s := range a.sources {
+		for i := range s.Inputs {
+			if r := s.Inputs[i].Reach; r.Socket && !r.Addr.IsLoopback() && overlap(r.Ports, ports) {
+				return &s.Inputs[i]
+			}
+		}
+	}
+	return nil
 }
