@@ -115,7 +115,11 @@ func (c *Checker) Check(ctx context.Context, gate *knockcore.Gatekeeper, conn ne
 	deadline := time.Now().Add(c.wait())
 	head, verdict, evicted, err := c.read(ctx, conn, stream, deadline)
 	if verdict.State != wire.Authentic {
-		if err == nil {
+		switch {
+		case err != nil:
+		case verdict.ClientID != "":
+			err = &knockcore.Refusal{Reason: verdict.Reason, Client: verdict.ClientID}
+		default:
 			err = verdict.Reason
 		}
 		method := methodOf(c.Frames.Methods, head)

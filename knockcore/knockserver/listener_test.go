@@ -139,6 +139,21 @@ func TestStrangersAreRefused(t *testing.T) {
 			}
 		})
 	}
+	t.Run("names the client", func(t *testing.T) {
+		whole := frame(t, port(ln), func(f *wire.TCPFrame) { f.Bucket = 512 })
+		whole[len(whole)-1] ^= 1
+		conn := dial(t, ln)
+		_, _ = conn.Write(whole)
+		_ = conn.CloseWrite()
+		closed(t, conn)
+		<-covered
+		seen.mu.Lock()
+		defer seen.mu.Unlock()
+		var refusal *knockcore.Refusal
+		if err := seen.list[len(seen.list)-1].Err; !errors.As(err, &refusal) || refusal.Reason != knockcore.ReasonAuthFailed || refusal.Client == "" {
+			t.Errorf("the observer was told %v", err)
+		}
+	})
 }
 
 func TestParallelReplay(t *testing.T) {
