@@ -201,5 +201,14 @@ func (*Admin) revoke(app *App, r *http.Request) (any, error) {
 	if len(answer.Errors) > 0 {
 		return answer, httpStatus{http.StatusInternalServerError, "not all was closed"}
 	}
+	// Grants may outlive their client or service in the configuration, so this is
+	// asked afterwards.
+	switch {
+	case revoked > 0:
+	case sel.Client != "" && app.Running().Keyring().Client(sel.Client) == nil:
+		return nil, httpStatus{http.StatusNotFound, fmt.Sprintf("0 revoked; there is no client %q", sel.Client)}
+	case sel.Service != "" && app.Running().Service(sel.Service) == nil:
+		return nil, httpStatus{http.StatusNotFound, fmt.Sprintf("0 revoked; there is no service %q", sel.Service)}
+	}
 	return answer, nil
 }

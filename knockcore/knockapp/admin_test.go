@@ -137,6 +137,12 @@ func TestAdminGrants(t *testing.T) {
 	if status, body := a.call(http.MethodDelete, "/knock/grants?client=bob", ""); status != http.StatusOK || !strings.Contains(body, `"revoked":2`) {
 		t.Errorf("revoking: %d %s", status, body)
 	}
+	for selection, want := range map[string]int{"client=bob": 200, "client=bbo": 404, "service=shs": 404} {
+		status, body := a.call(http.MethodDelete, "/knock/grants?"+selection, "")
+		if status != want || (status == http.StatusNotFound) != strings.Contains(body, "0 revoked; there is no ") {
+			t.Errorf("revoking nothing, %s: %d %s", selection, status, body)
+		}
+	}
 	if status, body := a.call(http.MethodDelete, "/knock/grants?all=true", ""); status != http.StatusOK || !strings.Contains(body, `"revoked":2`) {
 		t.Errorf("revoking all: %d %s", status, body)
 	}
