@@ -19,7 +19,8 @@ func decodeClients(b []byte, path string) (*ClientsFile, error) {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(content); err != nil {
-		line := 1 + bytes.Count(b[:min(int(dec.InputOffset()), len(b))], []byte("\n"))
+		offset, err := explainJSON(b, err, dec.InputOffset())
+		line := 1 + bytes.Count(b[:min(int(offset), len(b))], []byte("\n"))
 		return nil, fmt.Errorf("%s:%d: %w", path, line, err)
 	}
 	if _, err := dec.Token(); err != io.EOF {

@@ -116,6 +116,30 @@ func checkQuickly(t *testing.T, file []byte) (content *ClientsFile, ok bool) {
 	return content, true
 }
 
+// TestDecodeClientsErrors: what is wrong is said in the words of the file, with its line.
+func TestDecodeClientsErrors(t *testing.T) {
+	for file, want := range map[string]string{
+		"{\"clients\": [\n{\"id\": \"a\",\n\"secret\": \"x\"},\n{}]}":  `f:3: unknown field "secret"; did you mean "secrets"?`,
+		"{\"clients\": [\n{\"colour\": \"red\"}\n]}":                   `f:2: unknown field "colour"; expect id, secrets, services, `,
+		"{\"clients\": [\n{\"id\": \"a\",\n\"secrets\": \"x\"},\n{}]}": `f:3: secrets must be a list, such as ["base64:…"], not a string`,
+		"{\"clients\": [\n{\"services\": {\"ssh\": true}}\n]}":         `f:2: services must be a list, such as ["..."], not an object`,
+		"{\"clients\": {\n\"alice\": {}}}":                             `f:1: clients must be a list, such as [{...}], not an object`,
+		`[{"id": "alice"}]`:                                            `f:1: the file must hold an object, {"clients": [...]}, not a list`,
+		`"alice"`:                                                      `f:1: the file must hold an object, {"clients": [...]}, not a string`,
+		`{"clients": ["alice"]}`:                                       `f:1: each of clients must be an object {...}, not a string`,
+		`{"clients": [{"secrets": [7]}]}`:                              `f:1: each of secrets must be a string such as "...", not a number`,
+		`{"clients": [{"id": 7}]}`:                                     `f:1: id must be a string such as "...", not a number`,
+		`{"clients": [{"allow_weak": "yes"}]}`:                         `f:1: allow_weak must be true or false, not a string`,
+		`{"clients": [{"max_grants": 1.5}]}`:                           `f:1: max_grants must be a whole number`,
+		`{"clients": [{"allow_remote": {"ipv4": "24"}}]}`:              `f:1: ipv4 must be a whole number, not a string`,
+		`{"clients": [{"id": "a", "secrets": ["base64:AAEC"]}]} {}`:    "something after the end",
+	} {
+		if _, err := decodeClients([]byte(file), "f"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\ngot  %v\nwant %s", file, err, want)
+		}
+	}
+}
+
 func FuzzReadQuickly(f *testing.F) {
 	f.Add([]byte(`{"clients":[{"id":"é\u00e9","secrets":["base64:AAEC/+=="],"services":["ssh"],"all_services":true,"ttl":"1h","max_ttl":5,"from":["::/0"],"allow_weak":false}]}`))
 	f.Add([]byte(`{"clients" : [ {"methods":["tcp-v2"],"fwknop":[{"encryption":"a","hmac":"b"}],"allow_remote":{"ipv4":24},"max_grants":7}, {"methods":["tcp-v2"]} ] } `))
