@@ -53,6 +53,9 @@ func (p *Page) provision(app *knockapp.App) error {
 			continue
 		}
 		u, err := url.Parse(*option.url)
+		if err == nil && u.Scheme == "http" && u.Host != "" {
+			return fmt.Errorf("%s: %q must begin with https://: browsers keep no key for a page without TLS", option.name, *option.url)
+		}
 		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(u.Host, ";, '\"") {
 			return fmt.Errorf("%s: %q is not a URL such as https://knock.example.com", option.name, *option.url)
 		}

@@ -62,6 +62,9 @@ func (*Admin) invite(app *App, r *http.Request) (any, error) {
 // HTTPS, or browsers keep no key for it.
 func JoinURL(page string) (*url.URL, error) {
 	u, err := url.Parse(page)
+	if err == nil && u.Scheme == "http" && u.Host != "" {
+		return nil, fmt.Errorf("%q must begin with https://: browsers keep no key for a page without TLS", page)
+	}
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("%q is not the URL of a page such as https://knock.example.com", page)
 	}
