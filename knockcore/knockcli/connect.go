@@ -173,11 +173,21 @@ func streamError(doing string, err error, first bool) error {
 	switch {
 	case err == nil:
 		return nil
-	case first && !errors.As(err, &file):
+	case first && (!errors.As(err, &file) || resetByServer(err)):
 		return fmt.Errorf("%w (%s: %w)", errNoAnswer, doing, err)
+	case resetByServer(err):
+		return fmt.Errorf("the server ended the connection (connection reset): %s: %w", doing, err)
 	default:
 		return fmt.Errorf("%s: %w", doing, err)
 	}
+}
+
+// resetByServer tells a reset of the connection from one of our own files; an error of
+// splice bears the name of the file that it was to write to.
+func resetByServer(err error) bool {
+	var file *fs.PathError
+	var call *os.SyscallError
+	return errors.Is(err, syscall.ECONNRESET) && (!errors.As(err, &file) || errors.As(err, &call) && call.Syscall == "splice")
 }
 
 // closeWrite passes on the end of a stream, if the connection can.

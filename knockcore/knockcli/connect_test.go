@@ -299,7 +299,7 @@ func TestConnectReset(t *testing.T) {
 	defer in.Close()
 	defer w.Close()
 	_, _ = w.WriteString("x")
-	runProgram(t, in, "connect", "alice@"+server.Addr()).want(t, knockcli.ExitFailed, "receiving: ", "reset by peer")
+	runProgram(t, in, "connect", "alice@"+server.Addr()).want(t, knockcli.ExitFailed, "the server ended the connection (connection reset): receiving: ", "reset by peer")
 }
 
 // TestConnectReaderLeaves checks that an end of our output is no occasion for
