@@ -82,6 +82,13 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("the doctor left %s", links)
 	}
 
+	g.host.Echo("tcp", "0.0.0.0:2224")
+	guarded := g.examine(g.with("guarded", "\tknock {", "\tlayer4 {\n:2224 {\nroute {\nknock relay {\nadmit {\necho\n}\n}\n}\n}\n}\nknock {\nservice relay tcp/2224\n"))
+	i := slices.IndexFunc(guarded.Proofs, func(p doctor.Proof) bool { return p.Service == "relay" && p.Family == "ipv4" })
+	if !guarded.OK || i < 0 || guarded.Proofs[i].Verdict != doctor.Open || !guarded.Proofs[i].Guarded || slices.ContainsFunc(good.Proofs, func(p doctor.Proof) bool { return p.Guarded }) {
+		t.Errorf("a port that a frame guards: %+v", guarded)
+	}
+
 	pid := fmt.Sprint(g.caddy.Process.Pid)
 	nft := func(rules string) { g.host.RunInput(rules, "nft", "-f", "-") }
 	key := filepath.Join(g.dir, "alice.key")

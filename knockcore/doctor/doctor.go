@@ -62,6 +62,9 @@ type Proof struct {
 	Verdict Verdict `json:"verdict"`
 	// Detail is how it showed, or why it could not be tried.
 	Detail string `json:"detail,omitempty"`
+	// Guarded says that an open port is as it should be: no firewall is to close it,
+	// and Caddy asks there for a frame, or for a grant.
+	Guarded bool `json:"guarded,omitempty"`
 }
 
 // Plan is what the doctor needs to know of the configuration.

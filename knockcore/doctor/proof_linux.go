@@ -87,14 +87,14 @@ func (p *Plan) tryAll(ctx context.Context, stranger int, family, host string) (p
 		})
 	}
 	all.Wait()
-	for i, proof := range proofs {
-		found = append(found, p.judge(services[i], proof)...)
+	for i := range proofs {
+		found = append(found, p.judge(services[i], &proofs[i])...)
 	}
 	return proofs, found
 }
 
 // judge says what an open port means.
-func (p *Plan) judge(s *knockcore.Service, proof Proof) []Finding {
+func (p *Plan) judge(s *knockcore.Service, proof *Proof) []Finding {
 	switch {
 	case proof.Verdict != Open:
 		return nil
@@ -104,6 +104,7 @@ func (p *Plan) judge(s *knockcore.Service, proof Proof) []Finding {
 			Advice: "is Caddy running, and does its firewall look at all interfaces? See caddy knock status and the other findings",
 		}}
 	case p.Guarded != nil && p.Guarded(s.Name):
+		proof.Guarded = true
 		return nil // the cover answers
 	default:
 		return []Finding{{

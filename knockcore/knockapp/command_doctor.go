@@ -121,11 +121,14 @@ func printReport(w io.Writer, r *doctor.Report) error {
 		b.WriteString("\n")
 	}
 	for _, p := range r.Proofs {
-		verdict := "proved " + string(p.Verdict)
-		if p.Verdict == doctor.Unproved || p.Verdict == doctor.Silent {
+		verdict, detail := "proved "+string(p.Verdict), p.Detail
+		switch {
+		case p.Guarded:
+			verdict, detail = "open, as meant", detail+"; Caddy asks for a frame or a grant there, and strangers meet the cover"
+		case p.Verdict == doctor.Unproved || p.Verdict == doctor.Silent:
 			verdict = string(p.Verdict)
 		}
-		fmt.Fprintf(&b, "%-14s %s %s over %s (%s)\n", verdict, p.Service, p.Port, p.Family, p.Detail)
+		fmt.Fprintf(&b, "%-14s %s %s over %s (%s)\n", verdict, p.Service, p.Port, p.Family, detail)
 	}
 	if r.OK {
 		b.WriteString("\nNo problem was found.\n")
