@@ -22,6 +22,7 @@ import (
 	"github.com/caddy-knock/caddy-knock/httpknock"
 	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/device"
+	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -199,6 +200,9 @@ func TestInvitations(t *testing.T) {
 	}
 	if _, _, err := app.Invite("nobody", 0); err == nil {
 		t.Error("nobody was invited")
+	}
+	if _, err := knockapp.JoinURL("http://knock.test"); err == nil || !strings.Contains(err.Error(), "must begin with https://") {
+		t.Errorf("an invitation to a page without TLS: %v", err)
 	}
 	if _, _, err := app.Invite("admin", device.MaxLife+1); err == nil {
 		t.Error("an invitation for ever")

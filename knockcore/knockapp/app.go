@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -250,6 +251,9 @@ func parseMethods(names []string) (knockcore.MethodSet, error) {
 	var set knockcore.MethodSet
 	for _, name := range names {
 		m, err := knockcore.ParseMethod(name)
+		if err != nil && strings.Contains(name, ",") {
+			return 0, fmt.Errorf("unknown method %q; methods are separated by blanks, not by commas", name)
+		}
 		if err != nil {
 			return 0, err
 		}

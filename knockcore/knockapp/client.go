@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -214,6 +215,9 @@ func ParsePrefixes(list []string) ([]netip.Prefix, error) {
 		}
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
+			if strings.Contains(s, ",") {
+				return nil, fmt.Errorf("%q: addresses are separated by blanks, not by commas", s)
+			}
 			return nil, fmt.Errorf("%q is neither an address, nor a prefix such as 203.0.113.0/24, nor private_ranges", s)
 		}
 		if p != p.Masked() {

@@ -59,6 +59,8 @@ func TestConfigErrors(t *testing.T) {
 		"duplicate service":    {"service s tcp/1\nservice s tcp/2", "Caddyfile:5: first at Caddyfile:4"},
 		"unknown service":      {"client a {\n services web\n}", "Caddyfile:4: define it with `service web tcp/PORT`"},
 		"services by commas":   {"client a {\n services ssh,web\n}", "Caddyfile:4: separated by blanks"},
+		"methods by commas":    {"client a {\n methods udp,tcp-syn\n}", "Caddyfile:5: separated by blanks"},
+		"addresses by commas":  {"client a {\n from 10.0.0.1,10.0.0.2\n}", "Caddyfile:5: separated by blanks"},
 		"ports by commas":      {"service s tcp/22,tcp/80", "Caddyfile:4: separated by blanks"},
 		"port with a colon":    {"service s tcp:42222", "Caddyfile:4: write tcp/42222"},
 		"port first":           {"service s 42222/UDP", "Caddyfile:4: write udp/42222"},
