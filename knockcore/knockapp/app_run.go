@@ -56,6 +56,7 @@ func (a *App) Start() (err error) {
 	a.warnUnguarded()
 	a.warnShut()
 	a.warnHelpless()
+	a.warnUnreachable()
 	a.gate = gate
 	gate.Activate(ctx)
 	close(a.started)

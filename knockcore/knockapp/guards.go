@@ -4,6 +4,7 @@
 package knockapp
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -80,6 +81,38 @@ func (a *App) warnHelpless() {
 	}
 	tell("nobody can knock as these clients: they have no secret or other key, no door is theirs, and no page invites; add `secret`, made by `caddy-knock keygen`", keyless)
 	tell("these clients may reach nothing; add `services NAME`, or `services all`", idle)
+}
+
+// warnUnreachable tells of services that are nobody's, and of clients that a secret
+// does not tell apart. A clients file may bring others at any time, and many of them,
+// so that only the clients of the configuration itself are compared.
+func (a *App) warnUnreachable() {
+	clients := a.config.Keyring.Clients()
+	var nobodys []string
+	for _, s := range a.config.Services {
+		if !s.Door && a.ClientsFile == "" && !slices.ContainsFunc(clients, func(c *knockcore.Client) bool { return c.MayReach(s.Name) }) {
+			nobodys = append(nobodys, s.Name)
+		}
+	}
+	if len(nobodys) > 0 {
+		a.logger.Warn("no client may reach these services; add each to the `services` of a client", zap.Strings("services", nobodys))
+	}
+	owners := make(map[[sha256.Size]byte]string)
+	for _, configured := range a.Clients {
+		c := a.config.Keyring.Client(configured.ID)
+		if c == nil {
+			continue
+		}
+		for _, secret := range c.Secrets {
+			sum := sha256.Sum256(secret.Bytes())
+			if owner, taken := owners[sum]; taken {
+				a.logger.Warn("two clients have the same secret, so that each can knock as the other; give each its own, made by `caddy-knock keygen`",
+					zap.Strings("clients", []string{owner, c.ID}))
+			} else {
+				owners[sum] = c.ID
+			}
+		}
+	}
 }
 
 // warnUnguarded tells of services that are not closed, or that nobody can reach.

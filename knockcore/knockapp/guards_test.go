@@ -242,3 +242,49 @@ func TestHelpless(t *testing.T) {
 		})
 	}
 }
+
+// TestUnreachable: services that no client may reach, and clients with the same
+// secret, which is not shown, are warned about, and nothing else.
+func TestUnreachable(t *testing.T) {
+	const (
+		nobodys = "no client may reach these services"
+		same    = "two clients have the same secret"
+		secret  = "secret \"a secret of both for this test\"\n"
+		another = "secret \"a secret of one for this test\"\n"
+	)
+	for name, c := range map[string]struct {
+		knock string
+		want  []string
+	}{
+		"as it should be": {"client alice {\n" + secret + "services s t\n}\nclient bob {\n" + another + "services s\n}\n", nil},
+		"all services":    {"client alice {\n" + secret + "services all\n}\n", nil},
+		"nobody at all":   {"", []string{nobodys, `"services":["s","t"]`}},
+		"not one of two":  {"client alice {\n" + secret + "services s\n}\n", []string{nobodys, `"services":["t"]`}},
+		"the same secret": {"client alice {\n" + secret + "services all\n}\nclient bob {\n" + another + secret + "services s\n}\n", []string{same, `"clients":["alice","bob"]`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := filepath.Join(t.TempDir(), "log")
+			apptest.Load(t, "{\nadmin off\nlog {\noutput file "+log+"\n}\nknock {\n"+c.knock+"service s tcp/1\nservice t tcp/2\nstore memory\n}\n}\n")
+			if err := caddy.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, warning := range []string{nobodys, same} {
+				if got, want := strings.Count(string(text), warning), strings.Count(strings.Join(c.want, "\n"), warning); got != want {
+					t.Errorf("%d times %q, not %d:\n%s", got, warning, want, text)
+				}
+			}
+			for _, want := range c.want {
+				if !strings.Contains(string(text), want) {
+					t.Errorf("no %s in\n%s", want, text)
+				}
+			}
+			if strings.Contains(string(text), "for this test") {
+				t.Errorf("a secret is shown:\n%s", text)
+			}
+		})
+	}
+}
