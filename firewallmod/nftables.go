@@ -125,7 +125,7 @@ func (n *NFTables) KnockFirewall() knockapp.FirewallPlan {
 	plan := knockapp.FirewallPlan{
 		Key:    key,
 		OnExit: n.exit,
-		At:     n.At, Services: n.config.Reject,
+		At:     n.At, Services: n.config.Reject, Interfaces: n.Interfaces,
 		Open: func() (knockcore.Firewall, error) { return nft.New(n.config) },
 		Configure: func(fw knockcore.Firewall) error {
 			return fw.(*nft.Engine).Configure(n.config)

@@ -37,6 +37,8 @@ type FirewallPlan struct {
 	Configure func(knockcore.Firewall) error
 	// OnExit is what is left behind when the last configuration ends.
 	OnExit knockcore.ExitMode
+	// Interfaces are those whose traffic the firewall gates; none means all.
+	Interfaces []string
 	// Services are those that the options name: each must be one of the firewall's.
 	Services []string
 	// At is where the firewall stands in the Caddyfile, for messages.

@@ -169,6 +169,7 @@ func TestKnockPorts(t *testing.T) {
 		"a passive source":  {"udp/62201", "nftables", "nflog {\nports udp/62201\n}", ""},
 		"no firewall":       {"udp/62201", "", "udp :62201", ""},
 		"none":              {"udp/62201", "none", "udp :62201", ""},
+		"one interface":     {"udp/62201", "nftables {\ninterfaces eth0\n}", "udp :62201", ""},
 		"a set of somebody": {"udp/62201", "nftables {\nset inet filter allowed\n}", "udp :62201", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -55,8 +55,8 @@ func (a *App) sharesStore() bool {
 // hears knocks. Passive sources see packets before a firewall drops them.
 func (a *App) checkKnockPorts(services []*knockcore.Service) error {
 	for i := range a.Services {
-		if a.plans[services[i].Firewall].Stands == nil {
-			continue // no rules are ours
+		if plan := a.plans[services[i].Firewall]; plan.Stands == nil || len(plan.Interfaces) > 0 {
+			continue // no rules are ours, or knocks may come in where it does not gate
 		}
 		for _, p := range services[i].Ports {
 			if in := a.hears(p); in != nil {
