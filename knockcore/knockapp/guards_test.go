@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,22 +72,9 @@ func TestUnguarded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			options, sites, _ := strings.Cut(c.config, "---")
-			log := filepath.Join(t.TempDir(), "log")
-			apptest.Load(t, "{\nadmin off\nlog {\noutput file "+log+"\n}\n"+options+"knock {\nservice s tcp/1 {\n"+c.service+
-				"\n}\nservice other tcp/2 {\n}\nsource udp 127.0.0.1:62999\nstore memory\n}\n}\n"+sites)
-			if err := caddy.Stop(); err != nil {
-				t.Fatal(err)
-			}
-			text, err := os.ReadFile(log)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []string
-			for _, line := range strings.Split(string(text), "\n") {
-				if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, `"service":"s"`) {
-					got = append(got, line)
-				}
-			}
+			text := logged(t, options+"knock {\nservice s tcp/1 {\n"+c.service+
+				"\n}\nservice other tcp/2 {\n}\nsource udp 127.0.0.1:62999\nstore memory\n}\n", sites)
+			got := linesWith(text, `"level":"warn"`, `"service":"s"`)
 			if len(got) != len(c.want) {
 				t.Fatalf("warnings %q, want %q", got, c.want)
 			}
@@ -97,6 +85,32 @@ func TestUnguarded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// logged is what a Caddy with these global options and sites logs from its start to
+// its end.
+func logged(t *testing.T, options, sites string) string {
+	t.Helper()
+	log := filepath.Join(t.TempDir(), "log")
+	apptest.Load(t, "{\nadmin off\nlog {\noutput file "+log+"\n}\n"+options+"}\n"+sites)
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// linesWith are the lines in which all of these words stand.
+func linesWith(text string, words ...string) (lines []string) {
+	for line := range strings.Lines(text) {
+		if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // TestShut: a service whose firewall no knock could open is warned about, with its
@@ -126,23 +140,10 @@ func TestShut(t *testing.T) {
 			if strings.Contains(c.knock, "store ") {
 				store = ""
 			}
-			log := filepath.Join(t.TempDir(), "log")
-			apptest.Load(t, "{\nadmin off\nstorage file_system "+t.TempDir()+"\nlog {\noutput file "+log+"\n}\n"+options+"knock {\n"+c.knock+
+			text := logged(t, "storage file_system "+t.TempDir()+"\n"+options+"knock {\n"+c.knock+
 				"client alice {\nsecret \"a secret of alice for this test\"\nservices all\n}\nservice s tcp/1 {\nfirewall exec\n}\nservice other tcp/2\n"+
-				"firewall exec {\nopen /bin/true\nclose /bin/true\n}\n"+store+"}\n}\n"+sites)
-			if err := caddy.Stop(); err != nil {
-				t.Fatal(err)
-			}
-			text, err := os.ReadFile(log)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []string
-			for _, line := range strings.Split(string(text), "\n") {
-				if strings.Contains(line, "no knock can open") {
-					got = append(got, line)
-				}
-			}
+				"firewall exec {\nopen /bin/true\nclose /bin/true\n}\n"+store+"}\n", sites)
+			got := linesWith(text, "no knock can open")
 			if len(got) != min(len(c.want), 1) {
 				t.Fatalf("warnings %q, want %q", got, c.want)
 			}
@@ -226,17 +227,9 @@ func TestHelpless(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			options, sites, _ := strings.Cut(c.config, "---")
-			log := filepath.Join(t.TempDir(), "log")
-			apptest.Load(t, "{\nadmin off\nlog {\noutput file "+log+"\n}\n"+options+"knock {\nclient alice {\n"+c.client+"\n}\nservice s tcp/1\nstore memory\n}\n}\n"+sites)
-			if err := caddy.Stop(); err != nil {
-				t.Fatal(err)
-			}
-			text, err := os.ReadFile(log)
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := logged(t, options+"knock {\nclient alice {\n"+c.client+"\n}\nservice s tcp/1\nstore memory\n}\n", sites)
 			for _, warning := range []string{keyless, idle, nowhere} {
-				if got, want := strings.Count(string(text), warning), strings.Count(strings.Join(c.want, "\n"), warning); got != want {
+				if got, want := strings.Count(text, warning), strings.Count(strings.Join(c.want, "\n"), warning); got != want {
 					t.Errorf("%d times %q, not %d:\n%s", got, warning, want, text)
 				}
 			}
@@ -264,26 +257,18 @@ func TestUnreachable(t *testing.T) {
 		"the same secret": {"client alice {\n" + secret + "services all\n}\nclient bob {\n" + another + secret + "services s\n}\n", []string{same, `"clients":["alice","bob"]`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log := filepath.Join(t.TempDir(), "log")
-			apptest.Load(t, "{\nadmin off\nlog {\noutput file "+log+"\n}\nknock {\n"+c.knock+"service s tcp/1\nservice t tcp/2\nstore memory\n}\n}\n")
-			if err := caddy.Stop(); err != nil {
-				t.Fatal(err)
-			}
-			text, err := os.ReadFile(log)
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := logged(t, "knock {\n"+c.knock+"service s tcp/1\nservice t tcp/2\nstore memory\n}\n", "")
 			for _, warning := range []string{nobodys, same} {
-				if got, want := strings.Count(string(text), warning), strings.Count(strings.Join(c.want, "\n"), warning); got != want {
+				if got, want := strings.Count(text, warning), strings.Count(strings.Join(c.want, "\n"), warning); got != want {
 					t.Errorf("%d times %q, not %d:\n%s", got, warning, want, text)
 				}
 			}
 			for _, want := range c.want {
-				if !strings.Contains(string(text), want) {
+				if !strings.Contains(text, want) {
 					t.Errorf("no %s in\n%s", want, text)
 				}
 			}
-			if strings.Contains(string(text), "for this test") {
+			if strings.Contains(text, "for this test") {
 				t.Errorf("a secret is shown:\n%s", text)
 			}
 		})
