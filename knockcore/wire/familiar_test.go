@@ -62,6 +62,27 @@ func TestFamiliarStream(t *testing.T) {
 	}
 }
 
+// TestFamiliarReplay: a frame that was accepted before is looked for among all clients,
+// wherever it comes from: an eavesdropper at the client's address must not see by the
+// time that it was one.
+func TestFamiliarReplay(t *testing.T) {
+	ring, looks := twins(t), 0
+	cred := &ring.Credentials()[2] // no other has its secret
+	config := &StreamConfig{Methods: onlyV1 | onlyV2, Seen: func(knockcore.ReplayKey) bool { looks++; return true }}
+	for _, method := range []knockcore.Method{knockcore.MethodFrameV1, knockcore.MethodEnvelopeV2} {
+		b := mustSeal(t, cred, TCPFrame{Method: method, Port: testPort})
+		ring.Remember(familiarAddr, cred)
+		for source, want := range map[netip.Addr]int{peerAddr: 1, familiarAddr: 2} { // in the scan; as a guess, too
+			looks = 0
+			stream := config.NewStream(ring, testPort)
+			stream.From(source)
+			if v := stream.Check(b); v.State != Foreign || v.Reason != knockcore.ReasonReplay || looks != want {
+				t.Errorf("%v from %v: %+v, found %d times, not %d", method, source, v, looks, want)
+			}
+		}
+	}
+}
+
 // TestFamiliarDatagram is the same for datagrams, with several ports.
 func TestFamiliarDatagram(t *testing.T) {
 	ring, rng, s := twins(t), rand.New(rand.NewPCG(3, 4)), knockcore.NewMACScratch()

@@ -180,12 +180,13 @@ func (s *Stream) scan(label string, nonce, hint []byte) {
 	defer scratch.Free()
 	scratch.Buf = appendHintMessage(scratch.Buf[:0], label, nonce, s.port)
 	var room [len(s.few)]*knockcore.Credential
-	found := s.ring.Familiar(s.source, scratch, scratch.Buf, hint, room[:0])
-	if len(found) == 0 {
-		found = s.ring.Candidates(scratch, scratch.Buf, hint, room[:0])
-	}
-	for _, cred := range found {
+	for _, cred := range s.ring.Familiar(s.source, scratch, scratch.Buf, hint, room[:0]) {
 		s.add(cred, nonce)
+	}
+	if s.n == 0 { // nobody's, or a replay, which must take as long
+		for _, cred := range s.ring.Candidates(scratch, scratch.Buf, hint, room[:0]) {
+			s.add(cred, nonce)
+		}
 	}
 	s.scanned, s.hinted = true, true
 }
