@@ -148,9 +148,9 @@ func TestMetricsOfEverything(t *testing.T) {
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir)
 	caddy := program.Start(t, cmd)
 	request := func(ns *netlab.NS, method, url, key string) (status int, body string) {
-		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(_ context.Context, network, address string) (net.Conn, error) {
+		client := http.Client{Transport: program.Persistent(&http.Transport{DisableKeepAlives: true, DialContext: func(_ context.Context, network, address string) (net.Conn, error) {
 			return ns.Dial(network, address, 5*time.Second)
-		}}}
+		}})}
 		req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
 		if err != nil {
 			t.Fatal(err)

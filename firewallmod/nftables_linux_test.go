@@ -116,12 +116,12 @@ func (g *gate) command(args ...string) *exec.Cmd {
 // call asks the admin API from within the host.
 func (g *gate) call(method, path, body string) (int, string) {
 	g.Helper()
-	client := http.Client{Transport: &http.Transport{
+	client := http.Client{Transport: program.Persistent(&http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return g.host.Dial("tcp", g.admin, 5*time.Second)
 		},
-	}}
+	})}
 	req, err := http.NewRequestWithContext(g.Context(), method, "http://"+g.admin+path, strings.NewReader(body))
 	if err != nil {
 		g.Fatal(err)

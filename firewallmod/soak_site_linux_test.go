@@ -180,9 +180,9 @@ func (s *soak) badConfig() string {
 // load has Caddy load a configuration.
 func (s *soak) load(caddyfile string) (int, string) {
 	s.Helper()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+	client := http.Client{Transport: program.Persistent(&http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return s.host.Dial("tcp", s.admin, 5*time.Second)
-	}}}
+	}})}
 	resp, err := client.Post("http://"+s.admin+"/load", "text/caddyfile", strings.NewReader(caddyfile))
 	if err != nil {
 		s.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -44,7 +45,8 @@ func (a *adminTest) call(method, path, body string) (int, string) {
 	if err != nil {
 		a.Fatal(err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := http.Client{Transport: program.Persistent(http.DefaultTransport)}
+	resp, err := client.Do(req)
 	if err != nil {
 		a.Fatal(err)
 	}

@@ -32,6 +32,7 @@ type past struct {
 	clock       string // the file that holds the time
 	admin, port string
 	caddy       *program.Process
+	http        *http.Client
 	count       int // of configurations and sentinels
 }
 
@@ -40,7 +41,10 @@ func newPast(t *testing.T) *past {
 		t.Skip("links another Caddy")
 	}
 	dir := t.TempDir()
-	p := &past{clock: filepath.Join(dir, "clock"), admin: program.FreeAddress(t)}
+	p := &past{
+		clock: filepath.Join(dir, "clock"), admin: program.FreeAddress(t),
+		http: &http.Client{Transport: program.Persistent(http.DefaultTransport)},
+	}
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +113,7 @@ func (p *past) load(t *testing.T, clients, services []object, source, more objec
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := http.Post("http://"+p.admin+"/load", "application/json", bytes.NewReader(body))
+	answer, err := p.http.Post("http://"+p.admin+"/load", "application/json", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +171,7 @@ func (p *past) play(t *testing.T, now time.Time, from netip.Addr, payload []byte
 // in.
 func (p *past) counters(t *testing.T) (decided map[string]int, sentinels int) {
 	t.Helper()
-	answer, err := http.Get("http://" + p.admin + "/metrics")
+	answer, err := p.http.Get("http://" + p.admin + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,11 +56,11 @@ func newSite(t *testing.T, block, rest string) *site {
 	lab.Link(s.server, []string{"198.51.100.1/24", "2001:db8:1::1/64"}, s.stranger, []string{"198.51.100.2/24", "2001:db8:1::2/64"})
 	s.client.DefaultRoute("192.0.2.1", "2001:db8::1")
 	s.stranger.DefaultRoute("198.51.100.1", "2001:db8:1::1")
-	s.admin = &http.Client{Transport: &http.Transport{
+	s.admin = &http.Client{Transport: program.Persistent(&http.Transport{
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return s.server.Dial("tcp", adminAddress, 10*time.Second)
 		},
-	}, Timeout: 30 * time.Second}
+	}), Timeout: 30 * time.Second}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	cmd := s.server.Command(ctx, s.program, "run", "--config", s.write("Caddyfile", config(block, rest)))
