@@ -8,12 +8,12 @@ import (
 	"embed"
 	"fmt"
 	"html/template"
-	"mime"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -84,9 +84,20 @@ func (p *Page) provision(app *knockapp.App) error {
 var pageFiles embed.FS
 
 // pageTemplate is the page, for a view.
-var pageTemplate = template.Must(template.ParseFS(pageFiles, "page/page.tmpl"))
+var pageTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.ParseFS(pageFiles, "page/page.tmpl"))
+})
 
-func init() { _ = mime.AddExtensionType(".webmanifest", "application/manifest+json") }
+// pageMedia are the media types of the page's parts. Those of the system may be others,
+// and reading them takes milliseconds.
+var pageMedia = map[string]string{
+	".css":         "text/css; charset=utf-8",
+	".html":        "text/html; charset=utf-8",
+	".js":          "text/javascript; charset=utf-8",
+	".png":         "image/png",
+	".svg":         "image/svg+xml",
+	".webmanifest": "application/manifest+json",
+}
 
 // routes adds what the page consists of.
 func (p *Page) routes(h *Handler, routes map[string]endpoint) {
@@ -108,7 +119,7 @@ func (p *Page) routes(h *Handler, routes map[string]endpoint) {
 // serveFile serves a part of the page. It changes only with the program, so that
 // browsers keep it, and ask after a while.
 func (h *Handler) serveFile(name string, content []byte) func(http.ResponseWriter, *http.Request) {
-	media := mime.TypeByExtension(path.Ext(name))
+	media := pageMedia[path.Ext(name)]
 	tag := `"` + tagOf(content) + `"`
 	return func(w http.ResponseWriter, r *http.Request) {
 		h.Page.setHeader(w)
@@ -155,7 +166,7 @@ func isSecure(r *http.Request) bool {
 // render writes the page.
 func (h *Handler) render(w http.ResponseWriter, status int, v *view) {
 	var b bytes.Buffer
-	if err := pageTemplate.Execute(&b, v); err != nil {
+	if err := pageTemplate().Execute(&b, v); err != nil {
 		panic(err) // it is part of the program, and tested
 	}
 	h.Page.setHeader(w)

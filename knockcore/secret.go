@@ -27,12 +27,14 @@ const redacted = "[secret]"
 type Secret struct{ bytes func() []byte }
 
 // NewSecret makes a Secret of a copy of b.
-func NewSecret(b []byte) Secret {
+func NewSecret(b []byte) Secret { return secretOf(bytes.Clone(b)) }
+
+// secretOf makes a Secret of b, which nobody else has.
+func secretOf(b []byte) Secret {
 	if len(b) == 0 {
 		return Secret{}
 	}
-	own := bytes.Clone(b)
-	return Secret{func() []byte { return own }}
+	return Secret{func() []byte { return b }}
 }
 
 // ParseSecret reads the text form of a secret: "hex:…", "base64:…" (standard or
@@ -47,17 +49,17 @@ func ParseSecret(text string) (Secret, error) {
 		if err != nil {
 			return Secret{}, errors.New("secret after hex: is not hexadecimal")
 		}
-		return NewSecret(b), nil
+		return secretOf(b), nil
 	case strings.HasPrefix(text, "base64:"):
 		b, err := decodeBase64(text[len("base64:"):])
 		if err != nil {
 			return Secret{}, errors.New("secret after base64: is not base64")
 		}
-		return NewSecret(b), nil
+		return secretOf(b), nil
 	case strings.Contains(text, "base64:"):
 		return Secret{}, errors.New("secret has something before base64:, which would be part of it; put base64:… alone there, without a word or a quote before it")
 	default:
-		return NewSecret([]byte(text)), nil
+		return secretOf([]byte(text)), nil
 	}
 }
 

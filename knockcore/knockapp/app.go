@@ -192,18 +192,18 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.loadDoors(&cfg); err != nil {
 		return err
 	}
-	var content *ClientsFile
+	var fromFile []*knockcore.Client
 	if a.ClientsFile != "" {
 		a.file = &clientsFile{path: a.ClientsFile}
-		if content, _, err = a.file.read(a.InsecureFileMode); err != nil {
+		if fromFile, _, err = a.file.read(a); err != nil {
 			return Placed(a.At, fmt.Errorf("clients_file: %w", err))
 		}
 	}
 	if err := a.openDevices(); err != nil {
 		return Placed(a.At, err)
 	}
-	a.devices.content = content
-	if cfg.Keyring, err = a.keyring(content); err != nil {
+	a.devices.fromFile = fromFile
+	if cfg.Keyring, err = a.keyring(fromFile); err != nil {
 		return err
 	}
 	if a.bans, err = a.Bans.convert(); err != nil {

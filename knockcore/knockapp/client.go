@@ -6,7 +6,6 @@ package knockapp
 import (
 	"fmt"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -90,58 +89,66 @@ type Client struct {
 	At string `json:"at,omitempty"`
 }
 
-// convertClients expands and checks clients.
-func (a *App) convertClients(all []*Client, repl *caddy.Replacer) ([]*knockcore.Client, error) {
-	converted := a.convertEach(all, repl)
-	clients := make([]*knockcore.Client, 0, len(all))
+// convertClients expands and checks the clients of the configuration.
+func (a *App) convertClients(repl *caddy.Replacer) ([]*knockcore.Client, error) {
+	clients := newConverter(a, repl, len(a.Clients))
 	var literal []string // have a secret in the configuration itself
-	services := make(map[string]bool, len(a.Services))
-	for _, s := range a.Services {
-		services[s.Name] = true
-	}
-	for i, c := range all {
-		client, err := &converted[i].client, converted[i].err
-		if err != nil {
-			return nil, Placed(c.At, fmt.Errorf("client %s: %w", c.ID, err))
+	for _, c := range a.Clients {
+		if err := clients.add(c); err != nil {
+			return nil, err
 		}
-		for _, name := range c.Services {
-			if !services[name] {
-				return nil, Placed(c.At, fmt.Errorf("client %s: %w", c.ID, noService(name)))
-			}
-		}
-		if (a.ClientsFile == "" || c.At != a.ClientsFile) && c.hasLiterals() {
+		if c.hasLiterals() {
 			literal = append(literal, c.ID)
 		}
-		if more := a.doorServicesOf(c.ID); len(more) > 0 {
-			client.Services = slices.Concat(client.Services, more)
-		}
-		clients = append(clients, client)
 	}
 	if n := len(literal); n > 0 {
 		a.logger.Warn("secrets stand in the configuration itself, where `caddy adapt`, the admin API's /config/ and autosave.json show them; put them in files and write {file./path}, or {env.NAME}",
 			zap.Strings("clients", literal[:min(n, 10)]), zap.Int("count", n))
 	}
-	return clients, nil
+	return clients.list, nil
 }
 
-type convertedClient struct {
-	client knockcore.Client
-	err    error
+// converter expands and checks clients.
+type converter struct {
+	app      *App
+	repl     *caddy.Replacer
+	services map[string]bool
+	list     []*knockcore.Client
+	block    []knockcore.Client // has room for the next ones
 }
 
-// convertApart is how many clients a processor converts at least.
-const convertApart = 500
+// newConverter makes a converter for about so many clients.
+func newConverter(a *App, repl *caddy.Replacer, about int) *converter {
+	v := &converter{app: a, repl: repl, services: make(map[string]bool, len(a.Services)), list: make([]*knockcore.Client, 0, about)}
+	for _, s := range a.Services {
+		v.services[s.Name] = true
+	}
+	return v
+}
 
-// convertEach converts each client by itself; all processors share in many.
-func (a *App) convertEach(all []*Client, repl *caddy.Replacer) []convertedClient {
-	converted := make([]convertedClient, len(all))
-	parts := max(1, min(runtime.GOMAXPROCS(0), len(all)/convertApart))
-	together(parts, func(part int) {
-		for i := part * len(all) / parts; i < (part+1)*len(all)/parts; i++ {
-			converted[i].err = all[i].convert(&converted[i].client, repl, a.InsecureFileMode)
+// clientBlock is how many clients are allocated at once.
+const clientBlock = 64
+
+// add converts one more client, of which it keeps nothing but texts and the services.
+func (v *converter) add(c *Client) error {
+	if len(v.block) == cap(v.block) {
+		v.block = make([]knockcore.Client, 0, clientBlock)
+	}
+	v.block = append(v.block, knockcore.Client{})
+	client := &v.block[len(v.block)-1]
+	if err := c.convert(client, v.repl, v.app.InsecureFileMode); err != nil {
+		return Placed(c.At, fmt.Errorf("client %s: %w", c.ID, err))
+	}
+	for _, name := range c.Services {
+		if !v.services[name] {
+			return Placed(c.At, fmt.Errorf("client %s: %w", c.ID, noService(name)))
 		}
-	})
-	return converted
+	}
+	if more := v.app.doorServicesOf(c.ID); len(more) > 0 {
+		client.Services = slices.Concat(client.Services, more)
+	}
+	v.list = append(v.list, client)
+	return nil
 }
 
 func (c *Client) convert(client *knockcore.Client, repl *caddy.Replacer, insecureFiles bool) error {

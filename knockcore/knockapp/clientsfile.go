@@ -4,11 +4,11 @@
 package knockapp
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,9 +48,9 @@ func (f *clientsFile) health() error {
 	return f.err
 }
 
-// read opens the file and reads it if it changed since the last call. The
+// read opens the file and reads it for the app if it changed since the last call. The
 // information is that of the opened file, not of whatever bears its name later.
-func (f *clientsFile) read(insecure bool) (content *ClientsFile, changed bool, err error) {
+func (f *clientsFile) read(a *App) (clients []*knockcore.Client, changed bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	file, err := os.Open(f.path)
@@ -69,29 +69,41 @@ func (f *clientsFile) read(insecure bool) (content *ClientsFile, changed bool, e
 		return nil, false, f.err
 	}
 	f.last = info
-	content, f.err = parseClientsFile(file, f.path, insecure)
-	return content, true, f.err
+	clients, f.err = a.readClients(file, f.path, info.Size())
+	return clients, true, f.err
 }
 
 func sameVersion(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && changeTime(a) == changeTime(b)
 }
 
-func parseClientsFile(file *os.File, path string, insecure bool) (*ClientsFile, error) {
-	if err := checkKeyFile(path, insecure); err != nil {
+// usualClient is about how many bytes a client takes in a file.
+const usualClient = 100
+
+// readClients reads and converts the clients of a file of about this size.
+func (a *App) readClients(file io.ReadSeeker, path string, size int64) ([]*knockcore.Client, error) {
+	if err := checkKeyFile(path, a.InsecureFileMode); err != nil {
 		return nil, err
 	}
-	var b bytes.Buffer
-	if info, err := file.Stat(); err == nil && info.Size() <= maxClientsFile {
-		b.Grow(int(info.Size()) + bytes.MinRead)
-	}
-	if _, err := b.ReadFrom(io.LimitReader(file, maxClientsFile+1)); err != nil {
-		return nil, err
-	}
-	if b.Len() > maxClientsFile {
+	if size > maxClientsFile {
 		return nil, fmt.Errorf("clients file is larger than %d bytes", maxClientsFile)
 	}
-	content, err := decodeClients(b.Bytes(), path)
+	clients := newConverter(a, caddy.NewReplacer(), int(size/usualClient))
+	if readQuickly(io.LimitReader(file, maxClientsFile), func(c *Client) bool { return clients.add(c) == nil }) {
+		return clients.list, nil
+	}
+	clients.list = clients.list[:0]
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(file, maxClientsFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxClientsFile {
+		return nil, fmt.Errorf("clients file is larger than %d bytes", maxClientsFile)
+	}
+	content, err := decodeClients(b, path)
 	if err != nil {
 		return nil, err
 	}
@@ -100,8 +112,11 @@ func parseClientsFile(file *os.File, path string, insecure bool) (*ClientsFile, 
 			return nil, fmt.Errorf("%s: client %d is null", path, i+1)
 		}
 		c.At = path
+		if err := clients.add(c); err != nil {
+			return nil, err
+		}
 	}
-	return content, nil
+	return clients.list, nil
 }
 
 // failed records why the content of the file can't be used.
@@ -111,21 +126,18 @@ func (f *clientsFile) failed(err error) {
 	f.err = err
 }
 
-// keyring makes the keyring of the configured clients and those of the file, with
-// the keys of their devices.
-func (a *App) keyring(content *ClientsFile) (*knockcore.Keyring, error) {
-	all := a.Clients
-	if content != nil {
-		all = append(all[:len(all):len(all)], content.Clients...)
-	}
-	clients, err := a.convertClients(all, caddy.NewReplacer())
+// keyring makes the keyring of the configured clients and those of the clients file,
+// with the keys of their devices.
+func (a *App) keyring(fromFile []*knockcore.Client) (*knockcore.Keyring, error) {
+	configured, err := a.convertClients(caddy.NewReplacer())
 	if err != nil {
 		return nil, err
 	}
+	clients := slices.Concat(configured, fromFile)
 	a.withDevices(clients)
 	ring, err := knockcore.NewKeyring(clients)
 	if err != nil {
-		if twice := definedTwice(all); twice != nil {
+		if twice := a.definedTwice(fromFile); twice != nil {
 			return nil, twice
 		}
 		return nil, err
@@ -134,17 +146,28 @@ func (a *App) keyring(content *ClientsFile) (*knockcore.Keyring, error) {
 }
 
 // definedTwice finds an ID that occurs twice.
-func definedTwice(all []*Client) error {
-	seen := make(map[string]*Client, len(all))
-	for _, c := range all {
-		if first := seen[c.ID]; first != nil {
-			at := ""
-			if first.At != "" {
-				at = " (first at " + first.At + ")"
-			}
-			return Placed(c.At, fmt.Errorf("client %s is defined twice%s; put all its secrets into one block", c.ID, at))
+func (a *App) definedTwice(fromFile []*knockcore.Client) error {
+	places := make(map[string]string, len(a.Clients)+len(fromFile))
+	define := func(id, at string) error {
+		first, found := places[id]
+		places[id] = at
+		if !found {
+			return nil
 		}
-		seen[c.ID] = c
+		if first != "" {
+			first = " (first at " + first + ")"
+		}
+		return Placed(at, fmt.Errorf("client %s is defined twice%s; put all its secrets into one block", id, first))
+	}
+	for _, c := range a.Clients {
+		if err := define(c.ID, c.At); err != nil {
+			return err
+		}
+	}
+	for _, c := range fromFile {
+		if err := define(c.ID, a.ClientsFile); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -160,13 +183,13 @@ func (a *App) followClients(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		content, changed, err := a.file.read(a.InsecureFileMode)
+		fromFile, changed, err := a.file.read(a)
 		if !changed {
 			continue
 		}
 		clients, revoked := 0, 0
 		if err == nil {
-			clients, revoked, err = a.useClients(ctx, content)
+			clients, revoked, err = a.useClients(ctx, fromFile)
 		}
 		if err != nil {
 			a.file.failed(err)
@@ -178,10 +201,10 @@ func (a *App) followClients(ctx context.Context) {
 }
 
 // useClients makes the clients of the file count.
-func (a *App) useClients(ctx context.Context, content *ClientsFile) (clients, revoked int, err error) {
+func (a *App) useClients(ctx context.Context, fromFile []*knockcore.Client) (clients, revoked int, err error) {
 	a.devices.mu.Lock()
 	defer a.devices.mu.Unlock()
-	ring, err := a.keyring(content)
+	ring, err := a.keyring(fromFile)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -189,6 +212,6 @@ func (a *App) useClients(ctx context.Context, content *ClientsFile) (clients, re
 	if revoked, err = a.gate.SetKeyring(ctx, ring); err != nil {
 		return 0, 0, err
 	}
-	a.devices.content = content
+	a.devices.fromFile = fromFile
 	return ring.Len(), revoked, nil
 }

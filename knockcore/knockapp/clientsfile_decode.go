@@ -12,9 +12,6 @@ import (
 
 // decodeClients decodes a clients file; errors name the path and the line.
 func decodeClients(b []byte, path string) (*ClientsFile, error) {
-	if content, ok := readQuickly(b); ok {
-		return content, nil
-	}
 	content := new(ClientsFile)
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()

@@ -4,12 +4,16 @@
 package knockapp
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -105,8 +109,12 @@ func TestReadQuicklyAll(t *testing.T) {
 // checkQuickly compares what was read quickly, if it was.
 func checkQuickly(t *testing.T, file []byte) (content *ClientsFile, ok bool) {
 	t.Helper()
-	content, ok = readQuickly(file)
-	if !ok {
+	content = &ClientsFile{[]*Client{}}
+	// Bytes come one at a time, as no file would have them.
+	if !readQuickly(iotest.OneByteReader(bytes.NewReader(file)), func(c *Client) bool {
+		content.Clients = append(content.Clients, new(*c))
+		return true
+	}) {
 		return nil, false
 	}
 	var want ClientsFile
@@ -114,6 +122,42 @@ func checkQuickly(t *testing.T, file []byte) (content *ClientsFile, ok bool) {
 		t.Errorf("%s: got %+v, want %+v, %v", file, *content, want, err)
 	}
 	return content, true
+}
+
+// TestReadQuicklyLong reads files that are longer than what is in memory at a time.
+func TestReadQuicklyLong(t *testing.T) {
+	file := func(long int) []byte {
+		var clients []string
+		for i := range 500 {
+			services := strings.Repeat(`"web",`, i)
+			if i == 250 {
+				services = strings.Repeat(`"web",`, long/len(`"web",`))
+			}
+			clients = append(clients, fmt.Sprintf(`{"id":"c%d","secrets":["the secret of client %d"],"services":[%s"ssh"]}`, i, i, services))
+		}
+		return []byte(`{"clients":[` + strings.Join(clients, ",\n") + `]}`)
+	}
+	for _, long := range []int{0, quickClient * 9 / 10, quickWindow, 2 * quickWindow} {
+		b := file(long)
+		if _, ok := checkQuickly(t, b); ok == (long >= quickWindow) {
+			t.Errorf("with a client of %d bytes: %v", long, ok)
+		}
+		// Clients that were read before the long one are not there twice.
+		path := filepath.Join(t.TempDir(), "clients.json")
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a := &App{Services: []*Service{{Name: "ssh"}, {Name: "web"}}}
+		clients, err := a.readClients(bytes.NewReader(b), path, int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range clients {
+			if c.ID != fmt.Sprint("c", i) || string(c.Secrets[0].Bytes()) != fmt.Sprintf("the secret of client %d", i) || !c.MayReach("ssh") || len(clients) != 500 {
+				t.Fatalf("%d clients; %d is %+v", len(clients), i, c)
+			}
+		}
+	}
 }
 
 // TestDecodeClientsErrors: what is wrong is said in the words of the file, with its line.
@@ -146,8 +190,8 @@ func FuzzReadQuickly(f *testing.F) {
 	f.Fuzz(func(t *testing.T, file []byte) { checkQuickly(t, file) })
 }
 
-// BenchmarkDecodeClients reads 10,000 clients.
-func BenchmarkDecodeClients(b *testing.B) {
+// BenchmarkReadQuickly reads 10,000 clients.
+func BenchmarkReadQuickly(b *testing.B) {
 	clients := make([]string, 10_000)
 	for i := range clients {
 		secret := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "the secret of client %010d", i))
@@ -157,8 +201,8 @@ func BenchmarkDecodeClients(b *testing.B) {
 	b.SetBytes(int64(len(file)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := decodeClients(file, "clients.json"); err != nil {
-			b.Fatal(err)
+		if !readQuickly(bytes.NewReader(file), func(*Client) bool { return true }) {
+			b.Fatal("not read")
 		}
 	}
 }

@@ -6,6 +6,7 @@ package knockapp
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"slices"
 	"strconv"
 
@@ -17,22 +18,48 @@ import (
 // anything else, such as null, a name that is unknown or comes twice, or a mistake:
 // then encoding/json has to read the file, or to say what is wrong.
 type quickReader struct {
-	b                 []byte
-	at                int // in b, before what was not read yet
+	src               io.Reader
+	err               error  // of src, io.EOF at the end
+	b                 []byte // a part of the file
+	at                int    // in b, before what was not read yet
 	services, methods repeatedList
 }
 
-// readQuickly reads the content of a clients file.
-func readQuickly(b []byte) (content *ClientsFile, ok bool) {
-	r := &quickReader{b: b}
-	content = &ClientsFile{make([]*Client, 0, bytes.Count(b, []byte(`"id"`)))}
-	ok = r.object(func(name []byte) bool {
-		return string(name) == "clients" && quickList(r, &content.Clients, func(c **Client) bool {
-			*c = new(Client)
-			return r.client(*c)
+const (
+	quickWindow = 64 << 10 // of the file that a quickReader has at a time, in bytes
+	quickClient = 16 << 10 // longer clients are not read quickly, in bytes
+)
+
+// readQuickly reads a clients file and hands over one client after the other, which is
+// good until the next. If it returns false, also because use did, they do not count.
+func readQuickly(src io.Reader, use func(*Client) bool) bool {
+	r := &quickReader{src: src, b: make([]byte, 0, quickWindow)}
+	r.fill()
+	some := false
+	var c Client
+	ok := r.object(func(name []byte) bool {
+		return string(name) == "clients" && !some && r.list(func() bool {
+			r.fill()
+			some, c = true, Client{}
+			return r.client(&c) && use(&c)
 		})
 	})
-	return content, ok && len(r.rest()) == 0
+	r.fill()
+	return ok && len(r.rest()) == 0 && r.err == io.EOF
+}
+
+// fill reads on if there may be less than a client left.
+func (r *quickReader) fill() {
+	if len(r.b)-r.at >= quickClient || r.err != nil {
+		return
+	}
+	r.b = r.b[:copy(r.b[:cap(r.b)], r.b[r.at:])]
+	r.at = 0
+	for len(r.b) < cap(r.b) && r.err == nil {
+		var n int
+		n, r.err = r.src.Read(r.b[len(r.b):cap(r.b)])
+		r.b = r.b[:len(r.b)+n]
+	}
 }
 
 func (r *quickReader) client(c *Client) bool {
@@ -140,22 +167,15 @@ func (r *quickReader) object(value func(name []byte) bool) bool {
 	return false
 }
 
-// quickList reads a list.
-func quickList[E any](r *quickReader, dst *[]E, element func(*E) bool) bool {
-	if len(*dst) > 0 || !r.is('[') {
+// list reads a list, each element of which is read by a function.
+func (r *quickReader) list(element func() bool) bool {
+	if !r.is('[') {
 		return false
-	}
-	if *dst == nil {
-		*dst = []E{}
 	}
 	if r.is(']') {
 		return true
 	}
-	for {
-		*dst = append(*dst, *new(E))
-		if !element(&(*dst)[len(*dst)-1]) {
-			return false
-		}
+	for element() {
 		if r.is(']') {
 			return true
 		}
@@ -163,6 +183,21 @@ func quickList[E any](r *quickReader, dst *[]E, element func(*E) bool) bool {
 			return false
 		}
 	}
+	return false
+}
+
+// quickList reads a list into memory.
+func quickList[E any](r *quickReader, dst *[]E, element func(*E) bool) bool {
+	if len(*dst) > 0 {
+		return false
+	}
+	if *dst == nil {
+		*dst = []E{}
+	}
+	return r.list(func() bool {
+		*dst = append(*dst, *new(E))
+		return element(&(*dst)[len(*dst)-1])
+	})
 }
 
 // repeatedList is a list as it stood for the last client. Many have the same ones,
@@ -183,7 +218,7 @@ func (r *quickReader) repeated(dst *[]string, last *repeatedList) bool {
 	if !quickList(r, dst, r.text) {
 		return false
 	}
-	*last = repeatedList{r.b[begin:r.at], slices.Clip(*dst)}
+	*last = repeatedList{bytes.Clone(r.b[begin:r.at]), slices.Clip(*dst)}
 	return true
 }
 

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
 // TestREADMEClientsFile: the clients file that the README shows can be used.
@@ -32,11 +30,7 @@ func TestREADMEClientsFile(t *testing.T) {
 	}
 	t.Setenv("CAROL_API_KEY", "0123456789abcdef")
 	a := &App{ClientsFile: path, Services: []*Service{{Name: "ssh"}, {Name: "web"}}}
-	content, _, err := (&clientsFile{path: path}).read(false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	clients, err := a.convertClients(content.Clients, caddy.NewReplacer())
+	clients, _, err := (&clientsFile{path: path}).read(a)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,11 +34,11 @@ type devices struct {
 	book *device.Book
 	page atomic.Pointer[string] // where they join
 
-	mu      sync.Mutex   // orders changes of the keyring
-	content *ClientsFile // of the clients file, as it is in use
-	last    os.FileInfo  // of the version of the book that was read last
-	err     error        // why it can't be used as it is
-	known   atomic.Pointer[map[[sha256.Size]byte]device.Device]
+	mu       sync.Mutex          // orders changes of the keyring
+	fromFile []*knockcore.Client // of the clients file, as it is in use
+	last     os.FileInfo         // of the version of the book that was read last
+	err      error               // why it can't be used as it is
+	known    atomic.Pointer[map[[sha256.Size]byte]device.Device]
 }
 
 // open finds the file and reads it. A book that can't be read opens nothing for
@@ -76,22 +77,25 @@ func (a *App) readDevices() {
 	d.known.Store(&known)
 }
 
-// withDevices gives clients the keys of their devices.
+// withDevices gives clients the keys of their devices: those who have some are replaced,
+// since clients may be in other keyrings.
 func (a *App) withDevices(clients []*knockcore.Client) {
 	if len(*a.devices.known.Load()) == 0 {
 		return
 	}
-	byID := make(map[string]*knockcore.Client, len(clients))
+	places := make(map[string]int, len(clients))
 	taken := make(map[[sha256.Size]byte]bool)
-	for _, c := range clients {
-		byID[c.ID] = c
+	for i, c := range clients {
+		places[c.ID] = i
 		for _, sum := range c.APIKeyHashes {
 			taken[sum] = true
 		}
 	}
 	for sum, dev := range *a.devices.known.Load() {
-		if c := byID[dev.Client]; c != nil && !taken[sum] {
-			c.APIKeyHashes = append(c.APIKeyHashes, sum)
+		if i, found := places[dev.Client]; found && !taken[sum] {
+			c := *clients[i]
+			c.APIKeyHashes = append(slices.Clip(c.APIKeyHashes), sum)
+			clients[i] = &c
 		}
 	}
 }
@@ -104,7 +108,7 @@ func (a *App) rekey(ctx context.Context) error {
 	if a.devices.err != nil {
 		return a.devices.err
 	}
-	ring, err := a.keyring(a.devices.content)
+	ring, err := a.keyring(a.devices.fromFile)
 	if err == nil {
 		ring.Prepare()
 		_, err = a.gate.SetKeyring(ctx, ring)
