@@ -23,6 +23,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -65,7 +66,7 @@ var descParts = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*)", unit
 // TestMetricNames loads everything and holds the metrics to Prometheus' rules and
 // to the tables of the READMEs.
 func TestMetricNames(t *testing.T) {
-	port := func() string { return strconv.Itoa(apptest.FreePort(t)) }
+	port := func() string { return strconv.Itoa(program.FreePort(t)) }
 	apptest.Load(t, strings.NewReplacer("UDP", port(), "HTTP", port(), "TCP", port()).Replace(everything))
 	ctx := caddy.ActiveContext()
 	registry := ctx.GetMetricsRegistry()

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/httpknock"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -143,7 +144,7 @@ func TestLimits(t *testing.T) {
 
 // TestLogs: neither the access log nor any other shows a key.
 func TestLogs(t *testing.T) {
-	dir, address := t.TempDir(), fmt.Sprintf("127.0.0.1:%d", apptest.FreePort(t))
+	dir, address := t.TempDir(), fmt.Sprintf("127.0.0.1:%d", program.FreePort(t))
 	access, all := filepath.Join(dir, "access.log"), filepath.Join(dir, "all.log")
 	text := siteText(address, "127.0.0.1/32", adminClient, "")
 	text = strings.Replace(text, "\tlog {\n\t\tlevel ERROR\n", "\tlog {\n\t\tlevel DEBUG\n\t\toutput file "+all+"\n", 1)
@@ -189,7 +190,7 @@ func TestLogs(t *testing.T) {
 // TestRefusalLooksLikeNothing: with `respond 404`, a page behind knocked looks to
 // strangers like one that does not exist.
 func TestRefusalLooksLikeNothing(t *testing.T) {
-	address := fmt.Sprintf("127.0.0.1:%d", apptest.FreePort(t))
+	address := fmt.Sprintf("127.0.0.1:%d", program.FreePort(t))
 	apptest.Load(t, strings.Replace(siteText(address, "", adminClient, ""), `	respond /secret "the secret page"
 `, `	@in {
 		path /secret

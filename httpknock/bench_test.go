@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddy-knock/caddy-knock/httpknock"
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
@@ -74,7 +75,7 @@ func matcher(t testing.TB) (*httpknock.Knocked, *http.Request) {
 }
 
 func BenchmarkMatcher(b *testing.B) {
-	address := fmt.Sprintf("127.0.0.1:%d", apptest.FreePort(b))
+	address := fmt.Sprintf("127.0.0.1:%d", program.FreePort(b))
 	apptest.Load(b, benchText(address))
 	m, r := matcher(b)
 	counts(b, func(b *testing.B, n int) {
@@ -91,7 +92,7 @@ func BenchmarkMatcher(b *testing.B) {
 // BenchmarkRequest asks a Caddy over a connection that stays: for a page behind the
 // matcher, for /verify, and for a page behind forward_auth to /verify.
 func BenchmarkRequest(b *testing.B) {
-	address := fmt.Sprintf("127.0.0.1:%d", apptest.FreePort(b))
+	address := fmt.Sprintf("127.0.0.1:%d", program.FreePort(b))
 	apptest.Load(b, benchText(address))
 	client := &http.Client{}
 	for _, path := range []string{"/matched", "/verify", "/forward"} {
@@ -122,7 +123,7 @@ func request(b *testing.B, client *http.Client, req *http.Request, status int) {
 
 // BenchmarkKnock knocks over connections that stay.
 func BenchmarkKnock(b *testing.B) {
-	address := fmt.Sprintf("127.0.0.1:%d", apptest.FreePort(b))
+	address := fmt.Sprintf("127.0.0.1:%d", program.FreePort(b))
 	apptest.Load(b, benchText(address))
 	b.RunParallel(func(pb *testing.PB) {
 		client := &http.Client{}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -44,7 +45,7 @@ func TestEarlyData(t *testing.T) {
 // TestDoorBehindProxyProtocol: the door goes by the address that the proxy names,
 // and a silent connection does not keep others out.
 func TestDoorBehindProxyProtocol(t *testing.T) {
-	guarded, knock := apptest.FreePort(t), apptest.FreePort(t)
+	guarded, knock := program.FreePort(t), program.FreePort(t)
 	text := fmt.Sprintf(`{
 	admin off
 	persist_config off

@@ -18,6 +18,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -112,7 +113,7 @@ const (
 
 // TestDoors: strangers get neither TLS nor QUIC, those who knocked get both.
 func TestDoors(t *testing.T) {
-	https, knock := apptest.FreePort(t), apptest.FreePort(t)
+	https, knock := program.FreePort(t), program.FreePort(t)
 	apptest.Load(t, doorText(https, knock, guardBoth))
 	const peer, stranger = "127.0.0.5", "127.0.0.6"
 	if page, err := getTLS(t, peer, https); err == nil {
@@ -164,7 +165,7 @@ func TestDoors(t *testing.T) {
 
 // TestDoorErrors: what would leave a way around is refused.
 func TestDoorErrors(t *testing.T) {
-	https, knock := apptest.FreePort(t), apptest.FreePort(t)
+	https, knock := program.FreePort(t), program.FreePort(t)
 	for name, c := range map[string]struct{ servers, want string }{
 		"HTTP/3 unguarded": {guardTCP, "Caddyfile:11: HTTP/3 on :"},
 		"after TLS":        {"listener_wrappers {\n proxy_protocol\n tls\n knocked web\n}\n" + guardUDP, "put `tls` after `knocked`"},

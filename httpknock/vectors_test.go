@@ -98,7 +98,7 @@ var adminClient = fmt.Sprintf(`
 // site loads a Caddy in this process and returns its address.
 func site(t testing.TB, proxies, clients, handler string) string {
 	t.Helper()
-	address := fmt.Sprintf("127.0.0.1:%d", apptest.FreePort(t))
+	address := fmt.Sprintf("127.0.0.1:%d", program.FreePort(t))
 	apptest.Load(t, siteText(address, proxies, clients, handler))
 	return address
 }
@@ -273,7 +273,7 @@ func TestRecordedExchanges(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			port := apptest.FreePort(t)
+			port := program.FreePort(t)
 			imported = strings.Replace(imported, "\n{\n", "\n{\n\tadmin off\n\tpersist_config off\n\tlog {\n\t\tlevel ERROR\n\t}\n", 1)
 			imported = strings.Replace(imported, "\tknock {\n", "\tknock {\n\t\tallow_local\n\t\tstore memory\n", 1)
 			imported = strings.Replace(imported, "\nhttp://:8000 {\n", fmt.Sprintf("\nhttp://:%d {\n\tbind 127.0.0.1\n\trespond 404\n", port), 1)

@@ -19,6 +19,7 @@ import (
 	_ "github.com/mholt/caddy-l4"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 	"github.com/caddy-knock/caddy-knock/knockcore/wire"
 	_ "github.com/caddy-knock/caddy-knock/l4knock"
@@ -48,7 +49,7 @@ func frame(t testing.TB, port int, change func(*wire.TCPFrame)) []byte {
 // port.
 func setup(t *testing.T, options string) int {
 	t.Helper()
-	port := apptest.FreePort(t)
+	port := program.FreePort(t)
 	apptest.Load(t, fmt.Sprintf(`{
 	admin off
 	knock {
@@ -216,7 +217,7 @@ func TestParallelReplay(t *testing.T) {
 // TestNoDowngrade: that a handler takes the older frame lets nobody use it whose
 // client is pinned to the newer one.
 func TestNoDowngrade(t *testing.T) {
-	port := apptest.FreePort(t)
+	port := program.FreePort(t)
 	apptest.Load(t, fmt.Sprintf(`{
 	admin off
 	knock {

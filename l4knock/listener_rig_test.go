@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockclient"
 	"github.com/caddy-knock/caddy-knock/knockcore/wire"
@@ -73,7 +74,7 @@ func certificate(t *testing.T) (cert, key string, roots *x509.CertPool) {
 // wrap writes a Caddyfile: options are the wrapper's, site is the site's block.
 func wrap(t *testing.T, scheme, options, site string) *wrapped {
 	t.Helper()
-	w := &wrapped{port: apptest.FreePort(t)}
+	w := &wrapped{port: program.FreePort(t)}
 	servers := "protocols h1 h2"
 	if scheme == "https" {
 		var cert, key string

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 	"github.com/caddy-knock/caddy-knock/knockcore/wire"
 )
@@ -20,7 +21,7 @@ import (
 // TestFailedReloadTakesNoStream: a configuration that could open one of its two
 // listeners only, and so never ran, decides on no stream afterwards.
 func TestFailedReloadTakesNoStream(t *testing.T) {
-	port, echo, cover := apptest.FreePort(t), apptest.Echo(t, "service\n"), apptest.Site(t, "cover")
+	port, echo, cover := program.FreePort(t), apptest.Echo(t, "service\n"), apptest.Site(t, "cover")
 	config := func(client, key, second string) string {
 		return fmt.Sprintf(`{
 	admin off
@@ -54,7 +55,7 @@ func TestFailedReloadTakesNoStream(t *testing.T) {
 }`, client, key, port, port, echo, cover, second)
 	}
 	const other = "another secret, of somebody who never came in"
-	apptest.Load(t, config("alice", secret, fmt.Sprintf("127.0.0.1:%d", apptest.FreePort(t))))
+	apptest.Load(t, config("alice", secret, fmt.Sprintf("127.0.0.1:%d", program.FreePort(t))))
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 	"github.com/caddy-knock/caddy-knock/knockcore/wire"
 )
@@ -24,7 +25,7 @@ import (
 // relaySetup runs Caddy with knock_relay to the upstream, and returns the port.
 func relaySetup(t *testing.T, service, knock, relay string) int {
 	t.Helper()
-	port := apptest.FreePort(t)
+	port := program.FreePort(t)
 	apptest.Load(t, fmt.Sprintf(`{
 	admin off
 	knock {
@@ -191,7 +192,7 @@ func TestRelayLimits(t *testing.T) {
 }
 
 func TestRelayFallsBack(t *testing.T) {
-	closed := fmt.Sprintf("127.0.0.1:%d", apptest.FreePort(t))
+	closed := fmt.Sprintf("127.0.0.1:%d", program.FreePort(t))
 	port := relaySetup(t, "", "", closed+" "+apptest.Echo(t, "service\n"))
 	if got := exchange(t, port, frame(t, port, nil)); got != "service\n" {
 		t.Errorf("got %q", got)
@@ -232,7 +233,7 @@ func TestRelayConfigErrors(t *testing.T) {
 		"127.0.0.1:22 {\n idle_timeout never\n}": "positive duration",
 		"127.0.0.1:22 {\n colour red\n}":         "unknown option",
 	} {
-		err := apptest.TryLoad(t, fmt.Sprintf("{\n admin off\n knock {\n service s tcp/1\n}\n layer4 {\n 127.0.0.1:%d {\n route {\n knock_relay %s\n}\n}\n}\n}", apptest.FreePort(t), relay))
+		err := apptest.TryLoad(t, fmt.Sprintf("{\n admin off\n knock {\n service s tcp/1\n}\n layer4 {\n 127.0.0.1:%d {\n route {\n knock_relay %s\n}\n}\n}\n}", program.FreePort(t), relay))
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "Caddyfile:") {
 			t.Errorf("%q: %v", relay, err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -21,7 +22,7 @@ import (
 // tenth time in vain: none is cut, and nothing is left behind.
 func TestReloadsCutNoRelay(t *testing.T) {
 	const clients, reloads = 200, 100
-	port, echo := apptest.FreePort(t), apptest.Echo(t, "service\n")
+	port, echo := program.FreePort(t), apptest.Echo(t, "service\n")
 	config := func(i int) string {
 		return fmt.Sprintf(`{
 	admin off

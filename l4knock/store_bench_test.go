@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -17,7 +18,7 @@ import (
 func BenchmarkAdmissions(b *testing.B) {
 	for _, store := range []string{"memory", "file"} {
 		b.Run(store, func(b *testing.B) {
-			port := apptest.FreePort(b)
+			port := program.FreePort(b)
 			apptest.Load(b, fmt.Sprintf(`{
 	admin off
 	log {

@@ -45,7 +45,7 @@ type site struct {
 func start(t *testing.T) *site {
 	t.Helper()
 	s := &site{
-		dir: t.TempDir(), ssh: program.FreeAddress(t), files: program.FreeAddress(t), udp: freeUDP(t), pyknock: freeUDP(t),
+		dir: t.TempDir(), ssh: program.FreeAddress(t), files: program.FreeAddress(t), udp: program.FreeAddress(t), pyknock: program.FreeAddress(t),
 		fwknop: program.Need(t, "fwknop"),
 	}
 	out := s.run(t, s.fwknop, "--key-gen")
@@ -81,16 +81,6 @@ func start(t *testing.T) *site {
 func port(address string) string {
 	_, p, _ := net.SplitHostPort(address)
 	return p
-}
-
-func freeUDP(t *testing.T) string {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().String()
 }
 
 // echo greets and echoes.

@@ -94,7 +94,7 @@ func TestMonitoring(t *testing.T) {
 	}
 	audit, told := filepath.Join(dir, "audit.log"), filepath.Join(dir, "told")
 	admin, metrics, ssh := program.FreeAddress(t), program.FreeAddress(t), program.FreeAddress(t)
-	udp := freeUDP(t)
+	udp := program.FreeAddress(t)
 	caddy := program.StartCaddy(t, dir, "{\n\tadmin "+admin+"\n"+strings.NewReplacer(
 		"{$KNOCK_LOG:/var/log/caddy/knock.log}", audit,
 		"\tknock {\n", "\tknock {\n\t\tallow_local\n", // all of this is on loopback
@@ -175,14 +175,4 @@ func get(url string) string {
 func port(address string) string {
 	_, p, _ := net.SplitHostPort(address)
 	return p
-}
-
-func freeUDP(t *testing.T) string {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().String()
 }

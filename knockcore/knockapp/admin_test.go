@@ -29,7 +29,7 @@ type adminTest struct {
 
 func startAdmin(t *testing.T, lines string) *adminTest {
 	t.Helper()
-	a := &adminTest{t, fmt.Sprintf("127.0.0.1:%d", apptest.FreePort(t))}
+	a := &adminTest{t, fmt.Sprintf("127.0.0.1:%d", program.FreePort(t))}
 	apptest.Load(t, a.caddyfile(lines))
 	return a
 }

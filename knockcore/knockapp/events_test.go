@@ -22,6 +22,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/caddyevents/eventsconfig"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -72,7 +73,7 @@ func (a *adminTest) withEvents(lines, events string) string {
 
 func startWithEvents(t *testing.T, lines, events string) *adminTest {
 	t.Helper()
-	a := &adminTest{t, fmt.Sprintf("127.0.0.1:%d", apptest.FreePort(t))}
+	a := &adminTest{t, fmt.Sprintf("127.0.0.1:%d", program.FreePort(t))}
 	apptest.Load(t, a.withEvents(lines, events))
 	return a
 }

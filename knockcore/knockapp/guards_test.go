@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	_ "github.com/caddy-knock/caddy-knock/httpknock"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 )
 
@@ -46,7 +47,7 @@ func TestRequireSession(t *testing.T) {
 
 // site is a web site, to stand after the global options.
 func site(t *testing.T, lines string) string {
-	return fmt.Sprintf("---http://127.0.0.1:%d {\n%s\n}\n", apptest.FreePort(t), lines)
+	return fmt.Sprintf("---http://127.0.0.1:%d {\n%s\n}\n", program.FreePort(t), lines)
 }
 
 // TestUnguarded: what nothing guards is warned about at each load, and nothing
@@ -59,16 +60,16 @@ func TestUnguarded(t *testing.T) {
 		want            []string
 	}{
 		"nothing":                {"", "", []string{"nothing guards this service"}},
-		"a frame":                {"", fmt.Sprintf(frame, apptest.FreePort(t), " s"), nil},
-		"a frame for any":        {"", fmt.Sprintf(frame, apptest.FreePort(t), ""), nil},
-		"a frame for another":    {"", fmt.Sprintf(frame, apptest.FreePort(t), " other"), []string{"nothing guards this service"}},
-		"knocked":                {"", fmt.Sprintf(knocked, apptest.FreePort(t), " s"), nil},
-		"knocked by any":         {"", fmt.Sprintf(knocked, apptest.FreePort(t), ""), nil},
+		"a frame":                {"", fmt.Sprintf(frame, program.FreePort(t), " s"), nil},
+		"a frame for any":        {"", fmt.Sprintf(frame, program.FreePort(t), ""), nil},
+		"a frame for another":    {"", fmt.Sprintf(frame, program.FreePort(t), " other"), []string{"nothing guards this service"}},
+		"knocked":                {"", fmt.Sprintf(knocked, program.FreePort(t), " s"), nil},
+		"knocked by any":         {"", fmt.Sprintf(knocked, program.FreePort(t), ""), nil},
 		"knocked by HTTP":        {"", site(t, "@in knocked s\nrespond @in hello"), nil},
 		"asked by a proxy":       {"", site(t, "knock {\nservices s\n}"), nil},
 		"HTTP knocks alone":      {"", site(t, "knock"), []string{"nothing guards this service"}},
-		"a session and no frame": {"require_session", fmt.Sprintf(knocked, apptest.FreePort(t), " s"), []string{"nothing takes the frame"}},
-		"a session and a frame":  {"require_session", fmt.Sprintf(frame, apptest.FreePort(t), " s"), nil},
+		"a session and no frame": {"require_session", fmt.Sprintf(knocked, program.FreePort(t), " s"), []string{"nothing takes the frame"}},
+		"a session and a frame":  {"require_session", fmt.Sprintf(frame, program.FreePort(t), " s"), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			options, sites, _ := strings.Cut(c.config, "---")
@@ -125,7 +126,7 @@ func TestShut(t *testing.T) {
 		want          []string
 	}{
 		"nothing":               {"", "", []string{shut, `"at":"Caddyfile:`, "add for example `source udp :62201`"}},
-		"a frame alone":         {"", fmt.Sprintf(frame, apptest.FreePort(t)), []string{shut, "or leave `firewall exec` out: the frame guards it"}},
+		"a frame alone":         {"", fmt.Sprintf(frame, program.FreePort(t)), []string{shut, "or leave `firewall exec` out: the frame guards it"}},
 		"a page for another":    {"", site(t, "knock other"), []string{shut}},
 		"a matcher alone":       {"", site(t, "@in knocked s\nrespond @in hello"), []string{shut}},
 		"a datagram":            {"source udp 127.0.0.1:62999\n", "", nil},
@@ -221,9 +222,9 @@ func TestHelpless(t *testing.T) {
 		"a fwknop pair":        {"fwknop \"an encryption key\" \"and an HMAC key too\"\nservices s", "", nil},
 		"invited":              {"services s", site(t, "knock s {\npage\n}"), nil},
 		"a page of none":       {"services s", site(t, "knock s"), []string{keyless}},
-		"admit":                {secret + "services s", fmt.Sprintf(layer4, apptest.FreePort(t), "route {\nknock {\nadmit {\necho\n}\n}\n}"), nil},
-		"no admit":             {secret + "services s", fmt.Sprintf(layer4, apptest.FreePort(t), "route {\nknock\necho\n}"), []string{nowhere}},
-		"no admit, as matched": {secret + "services s", fmt.Sprintf(layer4, apptest.FreePort(t), "@frame knock\nroute @frame {\nknock\necho\n}"), nil},
+		"admit":                {secret + "services s", fmt.Sprintf(layer4, program.FreePort(t), "route {\nknock {\nadmit {\necho\n}\n}\n}"), nil},
+		"no admit":             {secret + "services s", fmt.Sprintf(layer4, program.FreePort(t), "route {\nknock\necho\n}"), []string{nowhere}},
+		"no admit, as matched": {secret + "services s", fmt.Sprintf(layer4, program.FreePort(t), "@frame knock\nroute @frame {\nknock\necho\n}"), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			options, sites, _ := strings.Cut(c.config, "---")

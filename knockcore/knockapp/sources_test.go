@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockapp/apptest"
 	"github.com/caddy-knock/caddy-knock/knockcore/wire"
 )
@@ -44,18 +45,6 @@ func withSource(listen, options, more string) string {
 	}
 }
 `, datagramSecret, listen, options, more)
-}
-
-// freeUDP finds a port that nobody has.
-func freeUDP(t testing.TB) string {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	_, port, _ := net.SplitHostPort(c.LocalAddr().String())
-	return port
 }
 
 func datagram(t testing.TB) []byte {
@@ -89,7 +78,7 @@ func isIn(t testing.TB, addr netip.Addr) bool {
 }
 
 func TestSourceTakesEachMethod(t *testing.T) {
-	port := freeUDP(t)
+	port := fmt.Sprint(program.FreePort(t))
 	for name, payload := range map[string]func(netip.Addr) []byte{
 		"udp": func(netip.Addr) []byte { return datagram(t) },
 		"pyknock": func(me netip.Addr) []byte {
@@ -134,7 +123,7 @@ func TestSourceTakesEachMethod(t *testing.T) {
 // good ones, ones that fail, and ones that listen elsewhere besides. Each knock
 // must become a grant or a renewal.
 func TestSourcesOverReloads(t *testing.T) {
-	port, second := freeUDP(t), freeUDP(t)
+	port, second := fmt.Sprint(program.FreePort(t)), fmt.Sprint(program.FreePort(t))
 	adapt := func(listen, options string) []byte {
 		cfg, err := apptest.Adapt(withSource(listen, options, ""))
 		if err != nil {
@@ -211,7 +200,7 @@ func TestSourcesOverReloads(t *testing.T) {
 
 // TestSequenceOverReload: the parts of one knock come before and after a reload.
 func TestSequenceOverReload(t *testing.T) {
-	port := freeUDP(t)
+	port := fmt.Sprint(program.FreePort(t))
 	cfg := withSource(":"+port, "sequence 2 1m", "")
 	apptest.Load(t, cfg)
 	c, me := sender(t, "127.0.0.1:"+port)
@@ -244,7 +233,7 @@ func TestPortTaken(t *testing.T) {
 	}
 	defer taken.Close()
 	_, port, _ := net.SplitHostPort(taken.LocalAddr().String())
-	own := freeUDP(t)
+	own := fmt.Sprint(program.FreePort(t))
 	apptest.Load(t, withSource(":"+own, "", ""))
 	if err := apptest.TryLoad(t, withSource(":"+own+" :"+port, "", "")); err == nil || !strings.Contains(err.Error(), "listening on udp 0.0.0.0:"+port) {
 		t.Fatalf("%v", err)

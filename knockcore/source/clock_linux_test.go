@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -42,15 +43,9 @@ func newPast(t *testing.T) *past {
 	}
 	dir := t.TempDir()
 	p := &past{
-		clock: filepath.Join(dir, "clock"), admin: program.FreeAddress(t),
+		clock: filepath.Join(dir, "clock"), admin: program.FreeAddress(t), port: fmt.Sprint(program.FreePort(t)),
 		http: &http.Client{Transport: program.Persistent(http.DefaultTransport)},
 	}
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, p.port, _ = net.SplitHostPort(c.LocalAddr().String())
-	_ = c.Close()
 	p.set(t, time.Now())
 	binary := filepath.Join(dir, "caddy")
 	const module = "github.com/caddy-knock/caddy-knock"

@@ -78,17 +78,6 @@ func App(t testing.TB) *knockapp.App {
 	return app.(*knockapp.App)
 }
 
-// FreePort finds a TCP port on loopback that nobody listens on.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
-}
-
 // Echo starts a TCP server that sends a greeting, echoes what it gets and closes
 // when the peer has. It returns its address.
 func Echo(t testing.TB, greeting string) string {
