@@ -121,7 +121,7 @@ func blackhole(t *testing.T) Upstream {
 
 func TestDialTimeout(t *testing.T) {
 	hole, good := blackhole(t), listening(t, "tcp", "127.0.0.1:0")
-	opts := &Options{Upstreams: []Upstream{hole, good}, DialTimeout: 50 * time.Millisecond}
+	opts := &Options{Upstreams: []Upstream{hole, good}, DialTimeout: time.Second}
 	conn, got, err := Dial(t.Context(), opts)
 	if err != nil || got != good {
 		t.Fatalf("reached %v, %v", got, err)
