@@ -40,12 +40,12 @@ type Shared interface {
 	Order(ctx context.Context, sel Selection) error
 }
 
-// Sink takes in what other nodes did. Calls may come at the same time, but not
-// for the same grant or prefix.
+// Sink takes in what other nodes did. Calls may come at the same time; who tells of one
+// grant or prefix in two of them tells of it again afterwards.
 type Sink interface {
 	// Enter makes a grant live that another node made or renewed, without keeping
-	// it again. To be told again of the same one is nothing. The grant must not be
-	// changed.
+	// it again. To be told again of the same one is nothing. Neither side changes the
+	// grant.
 	Enter(g *Grant, node string)
 	// Remove ends a grant that another node revoked.
 	Remove(id GrantID, node string)
@@ -148,9 +148,11 @@ const windowTimeout = 10 * time.Second
 
 // Enter implements Sink. A grant that this node's configuration does not allow is
 // left alone: other nodes may have another one.
-func (f fleet) Enter(grant *Grant, node string) {
+func (f fleet) Enter(told *Grant, node string) {
 	f.telling.RLock()
 	defer f.telling.RUnlock()
+	own := *told // which may get the ID of an equal one
+	grant := &own
 	gate := f.last(grant)
 	if gate == nil || grant.equal(f.reg.get(grant.ID)) || !grant.Expires.After(gate.Now()) {
 		return

@@ -7,6 +7,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,6 +132,24 @@ func TestSameGrantAtAllNodes(t *testing.T) {
 	}
 	if id(a, "ssh") != id(b, "ssh") || id(a, "ssh") == id(a, "web") {
 		t.Error("the grant of a client, service and prefix has not one ID")
+	}
+}
+
+// TestToldTwiceAtOnce: a store may tell of its own copy of a grant in two calls at the
+// same time. The race detector sees if that is changed.
+func TestToldTwiceAtOnce(t *testing.T) {
+	g, store := newFleetTest(t, nil)
+	for range 20 {
+		grant := elsewhere("alice", "ssh", time.Minute)
+		before := *grant
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() { store.sink.Enter(grant, "b") })
+		}
+		all.Wait()
+		if !grant.equal(&before) || g.State().Len() != 1 {
+			t.Fatalf("%+v became %+v; %d are live", before, *grant, g.State().Len())
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 // that fails, vanishes and comes back: in the end all nodes have the same grants and
 // windows, and the storage no others.
 func TestConverges(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(100) {
 		test(t, func(t *testing.T, storage *folder, nodes []*testNode) {
 			random := rand.New(rand.NewPCG(seed, 0))
 			prefix := func() string { return fmt.Sprintf("192.0.2.%d/32", random.IntN(5)) }
