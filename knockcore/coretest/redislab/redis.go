@@ -8,7 +8,6 @@ package redislab
 import (
 	"bufio"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -157,19 +156,11 @@ func (s *Server) Config(name, text string) string {
 
 // Address finds a TCP address on loopback that nobody listens on, with a port that
 // the kernel gives to no outgoing connection: servers that end and come back must
-// find it free, and clients that try meanwhile must not meet themselves.
+// find it free, and clients that try meanwhile must not meet themselves. It is the
+// test's until its end.
 func Address(t testing.TB) string {
 	t.Helper()
-	for range 1000 {
-		port := 10_000 + rand.N(20_000)
-		ln, err := net.Listen("tcp", ":"+strconv.Itoa(port))
-		if err == nil {
-			_ = ln.Close()
-			return "127.0.0.1:" + strconv.Itoa(port)
-		}
-	}
-	t.Fatal("no free port found")
-	return ""
+	return program.FreeAddress(t)
 }
 
 // Read reads a file of the server's folder.
