@@ -47,7 +47,7 @@ const everythingReal = `{
 			services all
 		}
 		service ssh tcp/2222 {
-			open_for 1s
+			open_for 3s # to get in; then it has to end
 			firewall nftables
 			on_expire cut
 		}
@@ -149,7 +149,7 @@ func TestMetricsOfEverything(t *testing.T) {
 	caddy := program.Start(t, cmd)
 	request := func(ns *netlab.NS, method, url, key string) (status int, body string) {
 		client := http.Client{Transport: program.Persistent(&http.Transport{DisableKeepAlives: true, DialContext: func(_ context.Context, network, address string) (net.Conn, error) {
-			return ns.Dial(network, address, 5*time.Second)
+			return ns.Dial(network, address, 20*time.Second)
 		}})}
 		req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
 		if err != nil {
@@ -168,7 +168,11 @@ func TestMetricsOfEverything(t *testing.T) {
 		return resp.StatusCode, string(text)
 	}
 	scrape := func() string { _, body := request(host, "GET", "http://127.0.0.1:2019/metrics", ""); return body }
-	caddy.Await(t, "the app", func() bool { return strings.Contains(scrape(), "caddy_knock_healthy") })
+	// Not before all apps run: the admin API is there, with metrics, before them.
+	caddy.Await(t, "the apps", func() bool {
+		status, _ := request(host, "GET", "http://127.0.0.1:2019/knock/status", "")
+		return status == http.StatusOK
+	})
 
 	// Strangers, and what they would like to be called.
 	for _, method := range []string{"GET", "POST", "FROM-THE-WIRE"} {
@@ -212,7 +216,7 @@ func TestMetricsOfEverything(t *testing.T) {
 		return names
 	}
 	healed := regexp.MustCompile(`caddy_knock_firewall_heals_total\{firewall="nftables"\} [1-9]`)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if names := missing(); len(names) == 0 && healed.MatchString(text) {
 			break
 		} else if time.Now().After(deadline) {

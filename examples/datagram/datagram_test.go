@@ -75,6 +75,8 @@ func start(t *testing.T) *site {
 		"127.0.0.1:22\n", echo(t, "ssh\n")+"\n", "127.0.0.1:8444", echo(t, "files\n"),
 		"127.0.0.1:8080", cover, "http://:8080 {", "http://:"+port(cover)+" {",
 	).Replace(caddyfile), cover, s.ssh, s.files)
+	// Who waits for a datagram gives no sign of it, and may be the last to start.
+	s.caddy.Await(t, "Caddy to serve", func() bool { return strings.Contains(s.caddy.Log.String(), "serving initial configuration") })
 	return s
 }
 

@@ -73,21 +73,25 @@ func start(t *testing.T) *home {
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	h.caddy = program.Start(t, cmd)
 	t.Cleanup(func() { _ = h.caddy.Process.Signal(os.Interrupt); <-h.caddy.Ended })
-	h.caddy.Await(t, "the page", func() bool {
-		conn, err := h.phone.Dial("tcp", "192.0.2.1:443", time.Second)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
+	for _, name := range []string{"knock", "v6.knock", "media"} { // certificates come behind the listener
+		h.caddy.Await(t, "the certificate of "+name, func() bool {
+			_, err := h.phone.Try("curl", "-sk", "-o", "/dev/null", "--resolve", name+".example.com:443:192.0.2.1", "https://"+name+".example.com/")
+			return err == nil
+		})
+	}
 	h.Browser = browser.Start(t, "MAP v6.knock.example.com [2001:db8::1], MAP *.example.com 192.0.2.1", "ip", "netns", "exec", h.phone.Name)
 	return h
 }
 
-// ssh tells what the phone sees of the house's SSH at the address.
-func (h *home) ssh(t *testing.T, from, address string) netlab.State {
+// ssh tells what the phone sees of the house's SSH at the address. It is patient if
+// something should answer.
+func (h *home) ssh(t *testing.T, from, address string, want netlab.State) netlab.State {
 	t.Helper()
-	state, err := h.phone.ProbeFrom("tcp", from, address, netlab.ProbeTimeout)
+	timeout := netlab.ProbeTimeout
+	if want == netlab.Open {
+		timeout = 10 * time.Second
+	}
+	state, err := h.phone.ProbeFrom("tcp", from, address, timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +100,7 @@ func (h *home) ssh(t *testing.T, from, address string) netlab.State {
 
 func (h *home) expect(t *testing.T, what string, want netlab.State) {
 	t.Helper()
-	if four, six := h.ssh(t, phone4, "192.0.2.1:22"), h.ssh(t, phone6, "[2001:db8::1]:22"); four != want || six != want {
+	if four, six := h.ssh(t, phone4, "192.0.2.1:22", want), h.ssh(t, phone6, "[2001:db8::1]:22", want); four != want || six != want {
 		t.Errorf("%s, SSH is %s over IPv4 and %s over IPv6 instead of %s", what, four, six, want)
 	}
 }
@@ -138,7 +142,7 @@ func TestPhone(t *testing.T) {
 	tab.Await("quiet", "!document.querySelector('[aria-busy]')")
 	picture(t, tab, "open")
 	h.expect(t, "after the tap", netlab.Open)
-	conn, err := h.phone.Dial("tcp", "192.0.2.1:22", 5*time.Second)
+	conn, err := h.phone.Dial("tcp", "192.0.2.1:22", 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
