@@ -75,7 +75,7 @@ func TestKnockFirewallOnly(t *testing.T) {
 	box := s.container()
 	published4, published6 := net.JoinHostPort(host4, "8080"), net.JoinHostPort(host6, "8080")
 	s.want(s.alice, "tcp", published4, netlab.Open, "before Caddy starts")
-	old, err := s.alice.Dial("tcp", net.JoinHostPort(host4, "22"), 5*time.Second)
+	old, err := s.alice.Dial("tcp", net.JoinHostPort(host4, "22"), 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestKnockFirewallOnly(t *testing.T) {
 	s.start("knock-firewall-only", unitCaps)
 	s.unprivileged(unitCapMask)
 	s.scan("T:22,8080,8081,U:8080,62201,62202", "22/filtered/tcp", "8080/filtered/tcp", "8081/closed/tcp", "8080/open|filtered/udp", "62201/open|filtered/udp", "62202/closed/udp")
-	s.wantOut(s.ssh())
+	s.wantOut(s.ssh("-o", "ConnectTimeout=5"))
 	// A session from before lives on.
 	banner := make([]byte, len(isSSHD))
 	_ = old.SetDeadline(time.Now().Add(20 * time.Second))

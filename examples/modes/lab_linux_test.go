@@ -128,11 +128,9 @@ func (s *site) sshd(address string) {
 // ssh runs a command by ssh from alice's machine.
 func (s *site) ssh(options ...string) (string, error) {
 	s.Helper()
-	args := append([]string{
-		"ssh", "-F", "none", "-i", s.userKey, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5",
-		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-l", s.user,
-	}, options...)
-	return s.alice.Try(append(args, host4, "echo let in")...)
+	args := append([]string{"ssh"}, options...) // the first of an option counts
+	return s.alice.Try(append(args, "-F", "none", "-i", s.userKey, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20",
+		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-l", s.user, host4, "echo let in")...)
 }
 
 // proxied is ssh through `caddy-knock connect`, with the flags of a profile.
@@ -198,7 +196,7 @@ func (s *site) frame(from *netlab.NS, to, client string, session []byte) (net.Co
 // say connects, says something and returns the first line of the answer.
 func (s *site) say(from *netlab.NS, to, text string) (net.Conn, string) {
 	s.Helper()
-	conn, err := from.Dial("tcp", net.JoinHostPort(to, "2222"), 5*time.Second)
+	conn, err := from.Dial("tcp", net.JoinHostPort(to, "2222"), 20*time.Second)
 	if err != nil {
 		return nil, ""
 	}

@@ -63,6 +63,22 @@ func (s *site) knocksAndIsIn(args ...string) {
 	s.caddy.Await(s.T, "a grant", func() bool { return strings.Count(s.caddy.Log.String(), `"msg":"granted"`) > before })
 }
 
+// knocksUntilIn is knocksAndIsIn for when packets may be lost: whoever hears nothing
+// knocks again. It returns how often that was.
+func (s *site) knocksUntilIn(args ...string) (knocks int) {
+	s.Helper()
+	before, knocked := strings.Count(s.caddy.Log.String(), `"msg":"granted"`), time.Time{}
+	s.caddy.Await(s.T, "a grant", func() bool {
+		if time.Since(knocked) > 2*time.Second {
+			s.knock(args...)
+			knocks++
+			knocked = time.Now()
+		}
+		return strings.Count(s.caddy.Log.String(), `"msg":"granted"`) > before
+	})
+	return knocks
+}
+
 // TestUnitRights: what Caddy's own unit has is enough for nflog and its table, also
 // where somebody flushes that; and source packet says what it lacks.
 func TestUnitRights(t *testing.T) {
@@ -263,18 +279,21 @@ func TestFlood(t *testing.T) {
 				s.flood("-S", "-p", "22")
 				s.flood("-2", "-d", "100", "-p", "62202")
 			}()
-			knocks := 0
-			for flooding := true; flooding; knocks++ {
+			knocks, admitted := 0, 0
+			for flooding := true; flooding; admitted++ {
 				select {
 				case <-done:
 					flooding = false
 				default:
 				}
-				s.knocksAndIsIn("--method", "udp-passive", "--knock-port", "62202", "alice@192.0.2.1:22")
+				knocks += s.knocksUntilIn("--method", "udp-passive", "--knock-port", "62202", "alice@192.0.2.1:22")
+			}
+			if knocks > 2*admitted+2 { // some may be lost where much else runs
+				t.Errorf("%d of %d knocks were admitted", admitted, knocks)
 			}
 			user2, system2 := s.cpu()
 			t.Logf("flood of our ports: %v packets read, %v dropped, %d of %d knocks admitted; CPU so far %v user, %v system; %d KiB before, %d after",
-				s.received()-before, s.metric("caddy_knock_datagrams_dropped_total"), knocks, knocks, user2, system2, middle, s.memory())
+				s.received()-before, s.metric("caddy_knock_datagrams_dropped_total"), admitted, knocks, user2, system2, middle, s.memory())
 			if grown := s.memory() - middle; grown > 32<<10 {
 				t.Errorf("memory grew by %d KiB", grown)
 			}

@@ -77,7 +77,7 @@ func (s *site) start(config string, by ...string) {
 }
 
 func (s *site) get(path string) (string, error) {
-	client := http.Client{Timeout: 5 * time.Second, Transport: program.Persistent(&http.Transport{
+	client := http.Client{Timeout: 20 * time.Second, Transport: program.Persistent(&http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return s.host.Dial("tcp", admin, 5*time.Second)
