@@ -77,7 +77,7 @@ func TestThreeNodesOneStorage(t *testing.T) {
 		}
 		well(false)
 		for _, n := range f.nodes {
-			if !f.in(n, time.Second) {
+			if !f.in(n, patience) {
 				t.Errorf("%s ended a live grant with the storage", n.name)
 			}
 		}
@@ -116,14 +116,10 @@ func TestThreeNodesOneStorage(t *testing.T) {
 	well(true)
 	f.revoke(a)
 
-	status := f.caddyOf(c, "status")
 	for _, want := range []string{"\na ", "\nb ", "\nc (this one)", "looked at every 0.2s"} {
-		if !strings.Contains(status, want) {
-			t.Errorf("status does not show %q:\n%s", want, status)
-		}
+		program.Await(t, "status to show "+want, func() bool { return strings.Contains(f.caddyOf(c, "status"), want) })
 	}
-	if metrics := c.ns.Run("curl", "-s", "http://localhost:2019/metrics"); !strings.Contains(metrics, "caddy_knock_store_up 1") ||
-		!strings.Contains(metrics, `caddy_knock_store_errors_total{operation="sync"}`) || !strings.Contains(metrics, "caddy_knock_fleet_nodes 3") {
-		t.Error("the metrics do not tell of the fleet")
+	for _, want := range []string{"caddy_knock_store_up 1", `caddy_knock_store_errors_total{operation="sync"}`, "caddy_knock_fleet_nodes 3"} {
+		program.Await(t, "the metrics to tell "+want, func() bool { return strings.Contains(c.ns.Run("curl", "-s", "http://localhost:2019/metrics"), want) })
 	}
 }
