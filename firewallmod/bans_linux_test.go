@@ -110,7 +110,7 @@ func (g *gate) knock(port string) {
 // lifted, or a knock shows who is there.
 func TestFirewallBans(t *testing.T) {
 	g := banGate(t)
-	conn, err := g.stranger.Dial("tcp", site, 5*time.Second)
+	conn, err := g.stranger.Dial("tcp", site, 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestFirewallBans(t *testing.T) {
 // TestFirewallBansEnd: the kernel ends a ban, also if nobody is left.
 func TestFirewallBansEnd(t *testing.T) {
 	g := banGate(t)
-	if err := g.reload(strings.Replace(g.text, "\t\t\tfor 1h", "\t\t\tfor 4s", 1)); err != nil {
+	if err := g.reload(strings.Replace(g.text, "\t\t\tfor 1h", "\t\t\tfor 6s", 1)); err != nil {
 		t.Fatal(err)
 	}
 	g.offend()

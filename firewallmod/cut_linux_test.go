@@ -69,7 +69,7 @@ func TestCutResets(t *testing.T) {
 	if !answers(conn6) {
 		t.Error("a connection of another grant died too")
 	}
-	g.grant("192.0.2.2", "2s")
+	g.grant("192.0.2.2", "5s") // to get in
 	g.reset(g.hold("192.0.2.1:2222"), "expired")
 	g.lab.Eventually(20*time.Second, "the metrics to count 2 sockets", func() bool { // counted after the reset
 		_, metrics := g.call(http.MethodGet, "/metrics", "")

@@ -43,8 +43,8 @@ func TestExec(t *testing.T) {
 	}
 	// A renewed grant moves the end; what is open when Caddy is killed closes when it
 	// is over, once.
-	g.grant("192.0.2.2", "3s")
-	over := time.Now().Add(3 * time.Second)
+	g.grant("192.0.2.2", "6s")
+	over := time.Now().Add(6 * time.Second)
 	if rules := g.host.Run("iptables", "-S", "INPUT"); strings.Count(rules, "192.0.2.2/32") != 2 { // tcp and udp
 		t.Errorf("rules: %s", rules)
 	}

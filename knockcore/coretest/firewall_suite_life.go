@@ -180,7 +180,7 @@ func testKilled(l *fwLab) {
 	if l.b.EndsWithProcess {
 		l.Skip("windows are timed by the process")
 	}
-	length := 2*l.resolution() + 4*time.Second
+	length := 2*l.resolution() + 8*time.Second // of which the process takes its part
 	kill := startFirewallProcess(l, fwServices(), fwWindow(fwKnocker4, "ssh", length), fwWindow(fwKnocker6, "ssh", length))
 	kill()
 	ends := time.Now().Add(length)

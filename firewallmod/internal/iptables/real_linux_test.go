@@ -139,9 +139,9 @@ func TestNoTimeMatch(t *testing.T) {
 	if list := strings.Join(e.Warnings(), "\n"); !strings.Contains(list, "xt_time") {
 		t.Errorf("warnings: %q", list)
 	}
-	must(t, e.Open(t.Context(), window("192.0.2.2/32", 2*time.Second), window("2001:db8::2/128", 2*time.Second)))
+	must(t, e.Open(t.Context(), window("192.0.2.2/32", 5*time.Second), window("2001:db8::2/128", 5*time.Second)))
 	w.want(t, netlab.Open, "after the knock")
-	w.Eventually(15*time.Second, "the engine ends the window", func() bool { return w.guest.Probe("tcp", "192.0.2.1:22") != netlab.Open })
+	w.Eventually(20*time.Second, "the engine ends the window", func() bool { return w.guest.Probe("tcp", "192.0.2.1:22") != netlab.Open })
 }
 
 // TestForeignChain leaves a chain of our name alone that is not ours.
