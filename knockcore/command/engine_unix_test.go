@@ -40,7 +40,7 @@ func newRig(t *testing.T, dir, open, closes string, async bool) *rig {
 		return Commands{[]*Template{tm}, []*Template{tm}}
 	}
 	r.Engine = New(Config{
-		Open: script(open), Close: script(closes), Journal: dir + "/journal", Async: async, Runner: NewRunner(2*time.Second, 4),
+		Open: script(open), Close: script(closes), Journal: dir + "/journal", Async: async, Runner: NewRunner(time.Minute, 4),
 		Observe: func(ev Event) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -65,7 +65,7 @@ func (r *rig) log() string {
 
 func (r *rig) await(want string) {
 	r.Helper()
-	for deadline := time.Now().Add(10 * time.Second); r.log() != want; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); r.log() != want; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.Fatalf("ran %q, expected %q", r.log(), want)
 		}
@@ -104,8 +104,11 @@ func TestFailingCommands(t *testing.T) {
 	if list, _ := r.List(t.Context()); len(list) != 0 {
 		t.Errorf("listed: %v", list)
 	}
-	if r.events[0].Output != "nonsense" || r.events[0].Err == nil || r.events[0].Program != "/bin/sh" {
-		t.Errorf("told: %+v", r.events[0])
+	r.mu.Lock() // the one of the close may be on its way
+	first := r.events[0]
+	r.mu.Unlock()
+	if first.Output != "nonsense" || first.Err == nil || first.Program != "/bin/sh" {
+		t.Errorf("told: %+v", first)
 	}
 
 	// In the background it is open all the same, and says so.
@@ -121,6 +124,9 @@ func TestFailingCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.await("open 192.0.2.7, close 192.0.2.7")
+	for list, _ := r.List(t.Context()); len(list) > 0; list, _ = r.List(t.Context()) { // it is done with closeRetries
+		time.Sleep(time.Millisecond)
+	}
 
 	// A close that fails is tried again.
 	closeRetries = []time.Duration{time.Millisecond, time.Millisecond}
@@ -138,17 +144,17 @@ func TestFailingCommands(t *testing.T) {
 func TestJournal(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, dir, "", "", false).setup()
-	if err := r.Open(t.Context(), sshWindow("192.0.2.7", time.Hour), sshWindow("2001:db8::7", 100*time.Millisecond), sshWindow("192.0.2.8", time.Hour)); err != nil {
+	if err := r.Open(t.Context(), sshWindow("192.0.2.7", time.Hour), sshWindow("2001:db8::7", 3*time.Second), sshWindow("192.0.2.8", time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Close(t.Context(), sshWindow("192.0.2.8", 0)); err != nil {
 		t.Fatal(err)
 	}
-	r.mu.Lock() // this one does nothing any more: its timers and commands are dead
+	r.Engine.mu.Lock() // this one does nothing any more: its timers and commands are dead
 	for _, w := range r.windows {
 		w.timer.Stop()
 	}
-	r.mu.Unlock()
+	r.Engine.mu.Unlock()
 	b, err := os.ReadFile(dir + "/journal")
 	if err != nil {
 		t.Fatal(err)

@@ -117,7 +117,7 @@ func TestConnectRefused(t *testing.T) {
 		"proof wrong":    {[]string{"alice@" + at(clienttest.Server{Answer: clienttest.ProveWrongly})}, 5, []string{"wrong server proof", "check: that it knows client alice"}},
 		"proof short":    {[]string{"alice@" + at(clienttest.Server{Answer: clienttest.ProveShortly})}, 5, []string{"only 25 of 50 bytes"}},
 		"no proof":       {[]string{"alice@" + at(clienttest.Server{Answer: clienttest.Close})}, 5, []string{"no server proof", "--server-proof=false"}},
-		"silent":         {[]string{"--timeout", "100ms", "alice@" + at(clienttest.Server{Answer: clienttest.Silence})}, 5, []string{"no server proof: context deadline exceeded"}},
+		"silent":         {[]string{"--timeout", "2s", "alice@" + at(clienttest.Server{Answer: clienttest.Silence})}, 5, []string{"no server proof: context deadline exceeded"}},
 		"cover":          {[]string{"alice@" + other}, 5, []string{`the answer begins with "HTTP/1.1 400 Bad"`, "(else give its port with --port)"}},
 		"closed port":    {[]string{"alice@" + closed}, 4, []string{"connection refused", "may you reach its port?"}},
 		"no such host":   {[]string{"alice@host.invalid:22"}, 4, []string{"host.invalid"}},

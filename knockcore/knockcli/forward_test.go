@@ -88,7 +88,9 @@ func ask(t *testing.T, address, request string) string {
 		return ""
 	}
 	defer conn.Close()
-	_, _ = io.WriteString(conn, request)
+	if _, err := io.WriteString(conn, request); err != nil {
+		return err.Error() // who writes into a reset is told of it, and who reads then is not
+	}
 	_ = conn.(*net.TCPConn).CloseWrite()
 	answer, err := io.ReadAll(conn)
 	if err != nil {

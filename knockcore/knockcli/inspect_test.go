@@ -194,6 +194,10 @@ func TestInspect(t *testing.T) {
 	v1 := sealed(t, wire.TCPFrame{Method: knockcore.MethodFrameV1, Port: 22, Time: now})
 	oldest := sealed(t, wire.TCPFrame{Method: knockcore.MethodEnvelopeV2, Port: 22, Time: math.MinInt64})
 	last := sealed(t, wire.TCPFrame{Method: knockcore.MethodEnvelopeV2, Port: 22, Time: math.MaxInt64})
+	last2 := "00" // must be another one than the frame's last byte, which is random
+	if strings.HasSuffix(frame, last2) {
+		last2 = "01"
+	}
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte(secretText+"\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -220,7 +224,7 @@ func TestInspect(t *testing.T) {
 		"not hex":        {"", append(usual, "frame"), 1, `{"ok":false,"reason":"malformed"}`},
 		"odd":            {"", append(usual, frame[1:]), 1, `{"ok":false,"reason":"malformed"}`},
 		"cut":            {"", append(usual, frame[:len(frame)-2]), 1, `{"ok":false,"reason":"malformed"}`},
-		"tampered":       {"", append(usual, frame[:len(frame)-2]+"00"), 1, `{"ok":false,"reason":"auth_failed"}`},
+		"tampered":       {"", append(usual, frame[:len(frame)-2]+last2), 1, `{"ok":false,"reason":"auth_failed"}`},
 		"other port":     {"", append(usual, "--port", "23", frame), 1, `{"ok":false,"reason":"unknown_client"}`},
 		"other client":   {"", append(usual, "--client", "bob", frame), 1, `{"ok":false,"reason":"auth_failed"}`},
 		"other method":   {"", append(usual, "--method", "tcp-auth-frame-v1", frame), 1, `{"ok":false,"reason":"unsupported"}`},
