@@ -133,7 +133,7 @@ func TestAdmit(t *testing.T) {
 }
 
 func TestStrangersGetCover(t *testing.T) {
-	port := setup(t, "wait 500ms")
+	port := setup(t, "wait 2s")
 	request := "GET / HTTP/1.0\r\n\r\n"
 	good := frame(t, port, nil)
 	if got := exchange(t, port, good); got != "service\n" {
@@ -151,7 +151,7 @@ func TestStrangersGetCover(t *testing.T) {
 		"v1 not enabled":   {frame(t, port, func(f *wire.TCPFrame) { f.Method = knockcore.MethodFrameV1 })},
 		"wrong port":       {frame(t, port+1, nil)},
 		"stale":            {frame(t, port, func(f *wire.TCPFrame) { f.Time -= 31000 })},
-		"future":           {frame(t, port, func(f *wire.TCPFrame) { f.Time += 31000 })},
+		"future":           {frame(t, port, func(f *wire.TCPFrame) { f.Time += 60_000 })}, // still, when its turn comes
 		"garbage":          {bytes.Repeat([]byte("garbage\r\n\r\n"), 100)},
 		"oversized":        {bytes.Repeat([]byte{0xaa}, 100_000)},
 		"unknown and http": {[]byte(strings.Repeat("x", 40) + request)},

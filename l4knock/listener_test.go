@@ -67,7 +67,7 @@ func TestStrangersGetNothing(t *testing.T) {
 }
 
 func TestStrangersGetTheCover(t *testing.T) {
-	w := serveWrapped(t, "http", "wait 500ms\ncover "+apptest.Site(t, "the cover"), `respond "the service"`)
+	w := serveWrapped(t, "http", "wait 2s\ncover "+apptest.Site(t, "the cover"), `respond "the service"`)
 	good := frame(t, w.port, nil)
 	if got := exchange(t, w.port, append(good, request(w.port)...)); !strings.Contains(got, "the service") {
 		t.Fatalf("a good frame got %q", got)
@@ -141,7 +141,7 @@ func TestConnectionsEnd(t *testing.T) {
 			w := wrap(t, "http", "", "reverse_proxy "+upstream+" {\n flush_interval -1\n }")
 			if name == "the grant is over" {
 				port := fmt.Sprint("service web tcp/", w.port)
-				w.text = strings.Replace(w.text, port, port+" {\n open_for 500ms\n on_expire cut\n }", 1)
+				w.text = strings.Replace(w.text, port, port+" {\n open_for 3s\n on_expire cut\n }", 1)
 			}
 			apptest.Load(t, w.text)
 			resp, err := w.browser(t, asAlice(), false).Get("http://" + w.address())
@@ -178,7 +178,7 @@ func TestSilentConnectionsDoNotStarveHTTP(t *testing.T) {
 // TestReloadsKeepConnections reloads 20 times while clients come, and once in
 // the middle of a frame.
 func TestReloadsKeepConnections(t *testing.T) {
-	w := serveWrapped(t, "https", "", `respond "it works"`)
+	w := serveWrapped(t, "https", "wait 60s", `respond "it works"`) // for half a frame to outlast a reload
 	url := "https://" + w.address()
 	kept := w.browser(t, asAlice(), true)
 	_ = get(t, kept, url)

@@ -170,7 +170,7 @@ func TestRevokeCutsOneClientOnly(t *testing.T) {
 }
 
 func TestCutOnExpire(t *testing.T) {
-	port := relaySetup(t, "open_for 300ms\non_expire cut", "", apptest.Echo(t, "service\n"))
+	port := relaySetup(t, "open_for 3s\non_expire cut", "", apptest.Echo(t, "service\n"))
 	conn := enter(t, port, "alice")
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("the stream outlives its grant")
@@ -200,7 +200,7 @@ func TestRelayFallsBack(t *testing.T) {
 }
 
 func TestCoverOption(t *testing.T) {
-	port := relaySetup(t, "", "wait 300ms\ncover "+apptest.Site(t, "cover"), apptest.Echo(t, "service\n"))
+	port := relaySetup(t, "", "wait 5s\ncover "+apptest.Site(t, "cover"), apptest.Echo(t, "service\n"))
 	request := "GET / HTTP/1.0\r\n\r\n"
 	for name, chunks := range map[string][][]byte{
 		"at once":   {[]byte(request)},

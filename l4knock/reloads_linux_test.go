@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -63,6 +64,7 @@ func TestReloadsCutNoRelay(t *testing.T) {
 	}
 	say := func(i int, text string) {
 		t.Helper()
+		_ = conns[i].SetDeadline(time.Now().Add(20 * time.Second)) // the reloads may take longer than that of dial
 		got := make([]byte, len(text))
 		if _, err := io.WriteString(conns[i], text); err != nil {
 			t.Fatalf("connection %d was cut: %v", i, err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 	"github.com/caddy-knock/caddy-knock/knockcore/knockclient"
 	"github.com/caddy-knock/caddy-knock/knockcore/wire"
 )
@@ -58,8 +59,8 @@ var loopback = netip.MustParseAddrPort("127.0.0.1:0")
 // bothLoopbacks opens the same port of 127.0.0.1 and ::1.
 func bothLoopbacks(t *testing.T) (v4, v6 receiver) {
 	t.Helper()
-	v4 = listenUDP(t, loopback)
-	return v4, listenUDP(t, netip.AddrPortFrom(netip.IPv6Loopback(), v4.port()))
+	port := uint16(program.FreePort(t))
+	return listenUDP(t, netip.AddrPortFrom(loopback.Addr(), port)), listenUDP(t, netip.AddrPortFrom(netip.IPv6Loopback(), port))
 }
 
 func openDatagram(t *testing.T, b []byte, ports ...uint16) *wire.Datagram {

@@ -75,7 +75,8 @@ func TestNoIdleTimeout(t *testing.T) {
 func TestIdleEnd(t *testing.T) {
 	for _, pair := range [][2]string{{"tcp", "tcp"}, {"tls", "tcp"}, {"unix", "unix"}} {
 		t.Run(pair[0]+"-"+pair[1], func(t *testing.T) {
-			g := newRig(t, pair[0], pair[1], "hello", &Options{IdleTimeout: 20 * time.Millisecond})
+			t.Parallel()
+			g := newRig(t, pair[0], pair[1], "hello", &Options{IdleTimeout: time.Second})
 			g.run(t, t.Context())
 			mustRead(t, g.server, "hello")
 			mustEnd(t, g.client)

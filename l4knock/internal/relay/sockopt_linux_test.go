@@ -109,7 +109,7 @@ func blackhole(t *testing.T) Upstream {
 	}
 	u := Upstream{Address: (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: sa.(*unix.SockaddrInet4).Port}).String()}
 	for range 16 {
-		c, err := net.DialTimeout("tcp", u.Address, 300*time.Millisecond)
+		c, err := net.DialTimeout("tcp", u.Address, time.Second)
 		if err != nil {
 			return u
 		}
