@@ -17,9 +17,9 @@ import (
 // as much as it may.
 func TestNonceLives(t *testing.T) {
 	server, nodes := newFleet(t, "a")
-	for _, off := range []time.Duration{-testWindow, 0, testWindow} {
-		k := frame(nodes[0].Gatekeeper, knockcore.MethodUDP, "192.0.2.1", "ssh")
-		k.Time = k.Time.Add(off * 9 / 10)
+	for _, off := range []time.Duration{-nodes[0].store.opts.Window, 0, nodes[0].store.opts.Window} {
+		k := held(nodes[0], "192.0.2.1") // still in time when it is late
+		k.Window, k.Time = nodes[0].store.opts.Window, k.Time.Add(off/2)
 		nodes[0].admit(k, knockcore.ReasonNone)
 		name, _ := nonceEntry(knockcore.Nonce{Key: k.Replay})
 		var left int64

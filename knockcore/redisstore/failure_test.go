@@ -198,6 +198,7 @@ func TestPartition(t *testing.T) {
 			}
 
 			proxy.Unblock()
+			cut.store.Configure(Settings{Local: local, Timeout: patience})
 			everywhere(t, nodes, "192.0.2.1", false)
 			everywhere(t, nodes, "192.0.2.9", false)
 			everywhere(t, nodes, "192.0.2.3", true)
@@ -247,7 +248,7 @@ func TestSlowServer(t *testing.T) {
 	slow.knock("192.0.2.2", knockcore.ReasonStoreError)
 	proxy.Delay(0)
 	program.Await(t, "the server", func() bool { return slow.store.link.Load() != nil })
-	slow.store.Configure(Settings{})
+	slow.store.Configure(Settings{Timeout: patience})
 	slow.knock("192.0.2.3", knockcore.ReasonNone)
 	everywhere(t, nodes, "192.0.2.3", true)
 }
@@ -306,7 +307,7 @@ func TestSentinelFailover(t *testing.T) {
 	address := redislab.Address(t)
 	_, sentinelPort, _ := net.SplitHostPort(address)
 	file := master.Config("sentinel.conf", fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor knock %s %s 1\n"+
-		"sentinel down-after-milliseconds knock 300\nsentinel failover-timeout knock 2000\n", sentinelPort, host, port))
+		"sentinel down-after-milliseconds knock 10000\nsentinel failover-timeout knock 2000\n", sentinelPort, host, port))
 	sentinel := program.Start(t, exec.Command(sentinelProgram, file))
 	program.Await(t, "the sentinel to know the replica", func() bool {
 		info, err := redislab.Do(address, "INFO", "sentinel")

@@ -17,7 +17,8 @@ import (
 
 func TestReplayElsewhere(t *testing.T) {
 	_, nodes := newFleet(t, "a", "b", "c")
-	k := nodes[0].knock("192.0.2.1", knockcore.ReasonNone)
+	k := held(nodes[0], "192.0.2.1")
+	nodes[0].admit(k, knockcore.ReasonNone)
 	for _, n := range nodes {
 		n.admit(k, knockcore.ReasonReplay)
 	}
@@ -31,7 +32,7 @@ func TestOneOfManyCopiesWins(t *testing.T) {
 	_, nodes := newFleet(t, "a", "b", "c")
 	for range 5 {
 		k := frame(nodes[0].Gatekeeper, knockcore.MethodUDP, "192.0.2.1", "ssh")
-		k.Window = 5 * time.Second
+		k.Window = 10 * time.Minute
 		var wins, replays atomic.Int32
 		var wg sync.WaitGroup
 		start := make(chan struct{})
@@ -94,11 +95,13 @@ func TestGrantAndRevokeEverywhere(t *testing.T) {
 // revoked.
 func TestRevokeCutsStreamsElsewhere(t *testing.T) {
 	_, nodes := newFleet(t, "a", "b")
-	k := frame(nodes[0].Gatekeeper, knockcore.MethodEnvelopeV2, "192.0.2.1", "ssh")
+	k := held(nodes[0], "192.0.2.1")
+	k.Method = knockcore.MethodEnvelopeV2
 	byID, byClient := make(chan struct{}), make(chan struct{})
 	g1 := nodes[0].admit(k, knockcore.ReasonNone)[0]
 	defer nodes[0].State().Track(g1, netip.MustParseAddrPort("192.0.2.1:1000"), func() { close(byID) })()
-	k = frame(nodes[0].Gatekeeper, knockcore.MethodEnvelopeV2, "192.0.2.1", "ssh")
+	k = held(nodes[0], "192.0.2.1")
+	k.Method = knockcore.MethodEnvelopeV2
 	g2 := nodes[0].admit(k, knockcore.ReasonNone)[0]
 	defer nodes[0].State().Track(g2, netip.MustParseAddrPort("192.0.2.1:1001"), func() { close(byClient) })()
 	if _, errs := nodes[1].RevokeAll(t.Context(), knockcore.Selection{ID: g1.ID}, "test"); errs != nil {
@@ -120,15 +123,16 @@ func TestRevokeCutsStreamsElsewhere(t *testing.T) {
 func TestSessionElsewhere(t *testing.T) {
 	_, nodes := newFleet(t, "a", "b", "c")
 	for range 5 {
-		k := frame(nodes[0].Gatekeeper, knockcore.MethodUDP, "192.0.2.7", "vault")
+		k := held(nodes[0], "192.0.2.7")
+		k.Services = []string{"vault"}
 		k.Session = []byte("0123456789abcdef0123456789abcdef")
 		nodes[0].admit(k, knockcore.ReasonNone)
 		var admitted, refused atomic.Int32
 		var wg sync.WaitGroup
 		for _, n := range nodes {
 			wg.Go(func() {
-				f := frame(n.Gatekeeper, knockcore.MethodEnvelopeV2, "192.0.2.7", "vault")
-				f.Session = k.Session
+				f := held(n, "192.0.2.7")
+				f.Method, f.Services, f.Session = knockcore.MethodEnvelopeV2, k.Services, k.Session
 				switch _, err := n.Admit(context.Background(), f); knockcore.ReasonOf(err) {
 				case knockcore.ReasonNone:
 					admitted.Add(1)

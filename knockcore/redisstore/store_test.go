@@ -7,14 +7,19 @@ import (
 	"hash/crc32"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
 	"github.com/caddy-knock/caddy-knock/knockcore/coretest"
 	"github.com/caddy-knock/caddy-knock/knockcore/coretest/redislab"
 )
 
+// patience is how long knocks of the tests wait for the server, which may be a while
+// on a busy machine.
+const patience = 10 * time.Second
+
 func testOptions(t testing.TB, node, prefix string, addresses ...string) Options {
-	return Options{Addresses: addresses, Prefix: prefix, Node: node, Log: func(level, msg string, err error) {
+	return Options{Addresses: addresses, Prefix: prefix, Node: node, Settings: Settings{Timeout: patience}, Log: func(level, msg string, err error) {
 		t.Log(node, level, msg, err)
 	}}
 }

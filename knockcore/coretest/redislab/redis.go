@@ -102,7 +102,7 @@ func (s *Server) Forgive(prefix string) {
 // Do sends one command over a connection of its own. Arrays are not read but
 // their length.
 func Do(address string, args ...string) (string, error) {
-	conn, err := net.DialTimeout("tcp", address, time.Second)
+	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
 	if err != nil {
 		return "", err
 	}
