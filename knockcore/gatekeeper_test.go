@@ -124,7 +124,6 @@ func (g *gateTest) knock(client string, change func(*Knock)) Knock {
 }
 
 func TestAdmitRefuses(t *testing.T) {
-	g := newGateTest(t, nil)
 	for name, c := range map[string]struct {
 		client string
 		change func(*Knock)
@@ -149,18 +148,20 @@ func TestAdmitRefuses(t *testing.T) {
 		"no session ID":       {"alice", func(k *Knock) { k.Ports[0] = PortRange{TCP, 8200, 8200} }, ReasonNoSession},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g.events = nil
-			k := g.knock(c.client, c.change)
-			_, err := g.Admit(t.Context(), k)
-			if ReasonOf(err) != c.want {
-				t.Fatalf("got %v, want %v", err, c.want)
-			}
-			if n := len(g.State().Grants(nil)); n > 0 {
-				t.Errorf("%d grants were made", n)
-			}
-			if len(g.events) != 1 || g.events[0].Kind != EventRefused {
-				t.Errorf("events: %v", g.events)
-			}
+			synctest.Test(t, func(t *testing.T) { // no frame of the future becomes one of now
+				g := newGateTest(t, nil)
+				k := g.knock(c.client, c.change)
+				_, err := g.Admit(t.Context(), k)
+				if ReasonOf(err) != c.want {
+					t.Fatalf("got %v, want %v", err, c.want)
+				}
+				if n := len(g.State().Grants(nil)); n > 0 {
+					t.Errorf("%d grants were made", n)
+				}
+				if len(g.events) != 1 || g.events[0].Kind != EventRefused {
+					t.Errorf("events: %v", g.events)
+				}
+			})
 		})
 	}
 }

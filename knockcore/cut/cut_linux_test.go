@@ -7,6 +7,7 @@ package cut_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -116,7 +117,7 @@ func newPlace(t *testing.T) *place {
 	if err := p.gate.Setup(t.Context(), p.services); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = p.gate.Stop(t.Context(), knockcore.ExitRemove) })
+	t.Cleanup(func() { _ = p.gate.Stop(context.Background(), knockcore.ExitRemove) })
 	p.engine = cut.New(cut.Config{
 		NetNS: p.host.FD(), Done: func(r cut.Result) { p.results <- r },
 		Holds: func(service string, remote netip.AddrPort) bool { return p.held(service, remote) },
@@ -256,6 +257,11 @@ func TestHeld(t *testing.T) {
 	p.open(t, alice)
 	p.open(t, bob)
 	stays, goes, other := p.dial(t, alice, 22), p.dial(t, alice, 22), p.dial(t, bob, 22)
+	for _, f := range []flow{stays, goes, other} { // so that the server has accepted it
+		if !f.alive(20 * time.Second) {
+			t.Fatalf("%v: dead from the start", f.LocalAddr())
+		}
+	}
 	held := netip.MustParseAddrPort(stays.LocalAddr().String())
 	p.held = func(_ string, remote netip.AddrPort) bool { return remote == held || remote.Addr() == bob }
 	ssh := p.services[slices.IndexFunc(p.services, func(s *knockcore.Service) bool { return s.Name == "ssh" })]

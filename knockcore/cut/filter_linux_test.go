@@ -45,6 +45,14 @@ func TestFilters(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
+		// When something comes back the other end stands, too.
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	remotes := func(prefixes ...netip.Prefix) (found []netip.Addr) {

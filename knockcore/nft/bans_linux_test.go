@@ -93,7 +93,9 @@ func TestBans(t *testing.T) {
 	// What others flush is put back, bans and all.
 	open(t, e, window(stranger6, "web", time.Hour))
 	w.host.Run("nft", "flush", "ruleset")
-	w.Eventually(20*time.Second, "the ban to be put back", func() bool { return w.stranger.Probe("tcp", host4+":443") == netlab.Filtered })
+	w.Eventually(20*time.Second, "the ban to be put back", func() bool {
+		return e.Check(t.Context()) == nil && w.stranger.Probe("tcp", host4+":443") == netlab.Filtered
+	})
 	w.want(t, w.stranger, "tcp", host6, "443", netlab.Open, "banned, with a grant, after a flush")
 	w.want(t, w.knocker, "tcp", host4, "22", netlab.Filtered, "the gate after a flush")
 
@@ -152,7 +154,7 @@ func TestBansOutliveUs(t *testing.T) {
 		return len(bans) == 2 && time.Until(bans[0].Until) > 50*time.Minute
 	})
 	w.want(t, w.stranger, "udp", host4, "443", netlab.Filtered, "taken over")
-	if err := second.Ban(t.Context(), ban(stranger4, 500*time.Millisecond)); err != nil {
+	if err := second.Ban(t.Context(), ban(stranger4, 3*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	w.Eventually(20*time.Second, "the kernel to end a ban that became shorter", func() bool {

@@ -35,7 +35,7 @@ func TestBridgeAlone(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	w.Eventually(10*time.Second, "the former rules", func() bool { return e.Check(t.Context()) == nil && rules() == before })
+	w.Eventually(20*time.Second, "the former rules", func() bool { return e.Check(t.Context()) == nil && rules() == before })
 	w.want(t, w.knocker, "tcp", host4, "22", "open", "the knocker afterwards")
 	w.want(t, w.stranger, "tcp", "198.51.100.1", "22", "filtered", "a stranger afterwards")
 }

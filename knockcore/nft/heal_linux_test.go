@@ -61,7 +61,7 @@ func TestHealGap(t *testing.T) {
 						t.Errorf("heal: %+v", h)
 					}
 					took = max(took, h.Took)
-				case <-time.After(10 * time.Second):
+				case <-time.After(20 * time.Second):
 					t.Fatal("the flush was not noticed")
 				}
 			}
@@ -97,7 +97,7 @@ func TestHandClosed(t *testing.T) {
 	open(t, e, window(knocker4, "ssh", time.Hour), window(stranger4, "ssh", time.Hour))
 	w.host.Run("nft", "delete", "element", "inet", DefaultTable, "ssh-4", "{ "+knocker4+" }")
 	w.host.Run("nft", "add", "element", "inet", DefaultTable, "ssh-4", "{ 10.1.1.1 timeout 1h, 10.1.1.2 }")
-	w.Eventually(5*time.Second, "noticed", func() bool {
+	w.Eventually(20*time.Second, "noticed", func() bool {
 		return e.runner.Load().do(&request{ctx: t.Context(), run: func() error {
 			g := e.runner.Load().keeper.(*gate)
 			if len(g.live) != 3 {
@@ -134,7 +134,7 @@ func TestHealFight(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "all the time") {
 		t.Errorf("check: %v", err)
 	}
-	w.Eventually(10*time.Second, "healed in the end", func() bool { return e.Check(t.Context()) == nil })
+	w.Eventually(20*time.Second, "healed in the end", func() bool { return e.Check(t.Context()) == nil })
 	open(t, e, window(knocker4, "ssh", time.Hour))
 }
 
@@ -147,13 +147,13 @@ func TestMonitorReconnects(t *testing.T) {
 	conn := m.conn
 	m.mu.Unlock()
 	_ = conn.Close()
-	w.Eventually(10*time.Second, "connected again", func() bool {
+	w.Eventually(20*time.Second, "connected again", func() bool {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		return m.conn != conn
 	})
 	w.host.Run("nft", "flush", "ruleset")
-	w.Eventually(10*time.Second, "healed", func() bool { return e.Heals() == 1 })
+	w.Eventually(20*time.Second, "healed", func() bool { return e.Heals() == 1 })
 }
 
 // TestHealWhileBusy: flushes in the middle of calls lose no call.
@@ -192,7 +192,7 @@ func TestStaleReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.host.RunInput("flush ruleset\n"+saved, "nft", "-f", "-")
-	w.Eventually(10*time.Second, "noticed", func() bool { return e.Heals() == 1 })
+	w.Eventually(20*time.Second, "noticed", func() bool { return e.Heals() == 1 })
 	if got := list(t, e); len(got) != 1 {
 		t.Errorf("open: %v", got)
 	}

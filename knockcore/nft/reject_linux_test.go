@@ -41,17 +41,21 @@ func listen(t testing.TB, ns *netlab.NS) *listener {
 func htons(v uint16) uint16 { return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v)) }
 
 // refusal waits for what refuses a packet to the port: a reset from there, or an ICMP
-// error about it. What differs from one probe to the next is left out.
-func (l *listener) refusal(port uint16) []byte {
+// error about it. What differs from one probe to the next is left out, and so is what
+// comes late of a probe by another protocol, which was repeated.
+func (l *listener) refusal(network string, to netip.AddrPort) []byte {
 	l.t.Helper()
 	b := make([]byte, 2048)
 	for {
 		n, from, err := unix.Recvfrom(l.fd, b, 0)
 		if err != nil {
-			l.t.Fatalf("waiting for a refusal from port %d: %v", port, err)
+			l.t.Fatalf("waiting for a refusal from %s %v: %v", network, to, err)
 		}
 		if from.(*unix.SockaddrLinklayer).Pkttype != unix.PACKET_OUTGOING {
-			if answer, about := plainRefusal(bytes.Clone(b[:n])); about == port {
+			answer, about := plainRefusal(bytes.Clone(b[:n]))
+			v6 := n > 0 && b[0]>>4 == 6
+			tcp := v6 && n > 6 && b[6] == unix.IPPROTO_TCP || !v6 && n > 9 && b[9] == unix.IPPROTO_TCP
+			if about == to.Port() && v6 == to.Addr().Is6() && tcp == (network == "tcp") {
 				return answer
 			}
 		}
@@ -110,7 +114,7 @@ func TestRejectedLooksClosed(t *testing.T) {
 				if got := w.knocker.Expect(network, net.JoinHostPort(ip, port), netlab.Closed); got != netlab.Closed {
 					t.Errorf("%s port %s of %s is %s", network, port, ip, got)
 				}
-				return l.refusal(netip.MustParseAddrPort(net.JoinHostPort(ip, port)).Port())
+				return l.refusal(network, netip.MustParseAddrPort(net.JoinHostPort(ip, port)))
 			}
 			rejected, closed := probe("22"), probe("24")
 			if !bytes.Equal(rejected, closed) {

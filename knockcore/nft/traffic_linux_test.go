@@ -171,7 +171,7 @@ func TestScan(t *testing.T) {
 	w := newTown(t)
 	w.host.Echo("tcp", ":22")
 	start(t, w.host, Config{Reject: []string{"mail"}}, service(t, "ssh", "tcp/22"), service(t, "mail", "tcp/25"))
-	out := w.stranger.Run("nmap", "-n", "-Pn", "-sS", "--max-retries", "0", "-p", "22,25,26", "-oG", "-", host4)
+	out := w.stranger.Run("nmap", "-n", "-Pn", "-sS", "--max-retries", "2", "-p", "22,25,26", "-oG", "-", host4)
 	for _, want := range []string{"22/filtered/", "25/closed/", "26/closed/"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("nmap does not say %s:\n%s", want, out)
@@ -190,7 +190,7 @@ func TestMulticast(t *testing.T) {
 			select {
 			case text := <-got:
 				return text
-			case <-time.After(5 * time.Second):
+			case <-time.After(20 * time.Second):
 				return "nothing"
 			}
 		}
@@ -227,7 +227,7 @@ func TestMulticast(t *testing.T) {
 		}
 		e := start(t, w.host, Config{}, service(t, "dns", "udp/53"))
 		send("shut")
-		w.Eventually(5*time.Second, "the datagram is counted as shut", func() bool {
+		w.Eventually(20*time.Second, "the datagram is counted as shut", func() bool {
 			counts, err := e.Counts(t.Context())
 			return err == nil && counts["dns"].Shut > 0
 		})
@@ -280,7 +280,7 @@ func TestFragments(t *testing.T) {
 			t.Errorf("%s: pieces got in before the knock", ip)
 		}
 		open(t, e, window(knocker4, "dns", time.Hour), window(knocker6, "dns", time.Hour))
-		if !echoed(w.knocker, ip, 5*time.Second) {
+		if !echoed(w.knocker, ip, 20*time.Second) {
 			t.Errorf("%s: pieces did not get in after the knock", ip)
 		}
 		if echoed(w.stranger, ip, netlab.ProbeTimeout) {

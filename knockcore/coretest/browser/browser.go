@@ -145,7 +145,7 @@ func (tab *Tab) check() {
 }
 
 // timeout bounds each thing that is done in a tab.
-const timeout = 20 * time.Second
+const timeout = time.Minute
 
 // describe says what a script threw.
 func describe(o *runtime.RemoteObject) string {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 func TestProbeStates(t *testing.T) {
@@ -29,7 +28,7 @@ func TestProbeStates(t *testing.T) {
 	for _, network := range []string{"tcp", "udp"} {
 		for _, ip := range []string{"192.0.2.1", "2001:db8::1"} {
 			for port, want := range map[string]State{"22": Open, "23": Filtered, "24": Closed} {
-				if got := guest.Probe(network, net.JoinHostPort(ip, port)); got != want {
+				if got := guest.Expect(network, net.JoinHostPort(ip, port), want); got != want {
 					t.Errorf("%s %s port %s is %s, want %s", network, ip, port, got, want)
 				}
 			}
@@ -38,7 +37,7 @@ func TestProbeStates(t *testing.T) {
 	if got := guest.Probe("tcp", "203.0.113.1:22"); got != Failed {
 		t.Errorf("a port without a route is %s, want %s", got, Failed)
 	}
-	if got, err := guest.ProbeFrom("udp", "192.0.2.2", "192.0.2.1:22", time.Second); got != Open {
+	if got, err := guest.ProbeFrom("udp", "192.0.2.2", "192.0.2.1:22", patience); got != Open {
 		t.Errorf("probe with a source address: %s %v", got, err)
 	}
 }

@@ -34,8 +34,11 @@ const (
 // SYN is sent once in this time: the kernel repeats it after one second.
 const ProbeTimeout = 250 * time.Millisecond
 
+// resend is after what time without an answer a datagram is sent again.
+const resend = time.Second
+
 // patience is how long Expect waits for an answer that should come.
-const patience = 5 * time.Second
+const patience = 20 * time.Second
 
 // Dial opens a connection from inside the namespace; address must be an IP
 // literal with a port.
@@ -185,9 +188,15 @@ func probe(network, source, address string, timeout time.Duration) (State, error
 			_ = t.SetLinger(0) // leave no TIME_WAIT behind
 			return Open, nil
 		}
-		_ = c.SetDeadline(time.Now().Add(timeout))
-		if _, err = c.Write([]byte("probe")); err == nil {
-			_, err = c.Read(make([]byte, 16))
+		// A datagram may get lost, so that it is sent again, as TCP does with a SYN.
+		for end := time.Now().Add(timeout); ; {
+			_ = c.SetDeadline(earlier(end, time.Now().Add(resend)))
+			if _, err = c.Write([]byte("probe")); err == nil {
+				_, err = c.Read(make([]byte, 16))
+			}
+			if !isTimeout(err) || !time.Now().Before(end) {
+				break
+			}
 		}
 	}
 	switch {
@@ -200,6 +209,13 @@ func probe(network, source, address string, timeout time.Duration) (State, error
 	default:
 		return Failed, err
 	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func isTimeout(err error) bool {
