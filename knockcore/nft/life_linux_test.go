@@ -57,7 +57,7 @@ func TestForeignLater(t *testing.T) {
 	w := newTown(t)
 	e := start(t, w.host, Config{}, service(t, "ssh", "tcp/22"))
 	w.host.RunInput("delete table inet caddy_knock; table inet caddy_knock { chain theirs { }; }", "nft", "-f", "-")
-	w.Eventually(10*time.Second, "noticed", func() bool { return errors.Is(e.Check(t.Context()), ErrForeign) })
+	w.Eventually(20*time.Second, "noticed", func() bool { return errors.Is(e.Check(t.Context()), ErrForeign) })
 	if err := e.Open(t.Context(), window(knocker4, "ssh", time.Hour)); !errors.Is(err, ErrForeign) {
 		t.Errorf("open: %v", err)
 	}
@@ -65,7 +65,7 @@ func TestForeignLater(t *testing.T) {
 		t.Errorf("it was touched:\n%s", text)
 	}
 	w.host.Run("nft", "delete", "table", "inet", DefaultTable)
-	w.Eventually(10*time.Second, "healed when it is gone", func() bool { return e.Check(t.Context()) == nil })
+	w.Eventually(20*time.Second, "healed when it is gone", func() bool { return e.Check(t.Context()) == nil })
 	open(t, e, window(knocker4, "ssh", time.Hour))
 }
 
@@ -271,7 +271,7 @@ func TestStopLeavesNothing(t *testing.T) {
 	if err := foreign.Setup(t.Context(), nil); err == nil {
 		t.Error("set up in a table of others")
 	}
-	w.Eventually(10*time.Second, "all is gone", func() bool { return runtime.NumGoroutine() <= goroutines && fds() <= files })
+	w.Eventually(20*time.Second, "all is gone", func() bool { return runtime.NumGoroutine() <= goroutines && fds() <= files })
 }
 
 // TestHighDescriptors: a busy server has thousands of files open; the library's
@@ -345,12 +345,17 @@ func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error)
 	go func() { result <- e.Open(ctx, window(knocker4, "ssh", time.Hour)) }()
-	w.Eventually(5*time.Second, "the call waits", func() bool { return len(o.requests) == 1 })
+	w.Eventually(20*time.Second, "the call waits", func() bool { return len(o.requests) == 1 })
 	cancel()
 	if err := <-result; !errors.Is(err, context.Canceled) {
 		t.Errorf("open: %v", err)
 	}
 	close(block)
+	for range 200 { // and one whose context has ended before
+		if err := e.Open(ctx, window(knocker4, "ssh", time.Hour)); !errors.Is(err, context.Canceled) {
+			t.Fatalf("open, cancelled before: %v", err)
+		}
+	}
 	if got := list(t, e); len(got) != 0 {
 		t.Errorf("open after all: %v", got)
 	}

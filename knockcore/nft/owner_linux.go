@@ -78,6 +78,9 @@ func newOwner(k keeper, cfg Config, heals *atomic.Uint64) *owner {
 // do hands the request to the owner and waits for its end. With its context it is
 // given up if it has not begun; commits are short.
 func (o *owner) do(r *request) error {
+	if err := r.ctx.Err(); err != nil { // else a select may not see it
+		return err
+	}
 	r.done = make(chan error, 1)
 	select {
 	case o.requests <- r:
