@@ -88,7 +88,7 @@ func withKnockd() contestant {
 	interface = eth0
 [open]
 	sequence = 7000,8000,9000
-	seq_timeout = 5
+	seq_timeout = 20
 	tcpflags = syn
 	command = /usr/sbin/nft add element inet k ok { %IP% timeout 60s }
 `)

@@ -132,7 +132,7 @@ func deciding(ctx context.Context, o options, r *report, n int) error {
 			elapsed := time.Since(begin).Seconds()
 			decided := rx.granted.Load() + rx.refused.Load()
 			// When it is run for a moment only, none may have been decided yet.
-			for late := time.Now().Add(10 * time.Second); good && rx.granted.Load() == 0 && time.Now().Before(late); {
+			for late := time.Now().Add(20 * time.Second); good && rx.granted.Load() == 0 && time.Now().Before(late); {
 				time.Sleep(time.Millisecond)
 			}
 			if good == (rx.granted.Load() == 0) {

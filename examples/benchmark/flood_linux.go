@@ -106,14 +106,15 @@ func (rx *receiver) sender(from string) (conn *net.UDPConn, err error) {
 	return conn, err
 }
 
-// pour sends datagrams as fast as one thread can, in circles, until ctx is done.
+// pour sends datagrams as fast as one thread can, in circles, until ctx is done, but
+// some in any case.
 func pour(ctx context.Context, conn net.PacketConn, datagrams [][]byte) (sent int, err error) {
 	batch := make([]ipv4.Message, 64)
 	for i := range batch {
 		batch[i].Buffers = make([][]byte, 1)
 	}
 	out := ipv4.NewPacketConn(conn)
-	for ctx.Err() == nil {
+	for sent == 0 || ctx.Err() == nil {
 		for i := range batch {
 			batch[i].Buffers[0] = datagrams[(sent+i)%len(datagrams)]
 		}
@@ -196,9 +197,13 @@ func flooded(ctx context.Context, o options, r *report) error {
 		<-done
 		elapsed := time.Since(begin).Seconds()
 		grown := float64(int64(heapInUse())-int64(before)) / 1024
-		// When it is run for a moment only, none may have been decided yet.
-		for late := time.Now().Add(10 * time.Second); admitted() == 0 && time.Now().Before(late); {
-			time.Sleep(time.Millisecond)
+		// When it is run for a moment only, none may have been decided yet, or all been
+		// lost before the socket.
+		for late := time.Now().Add(20 * time.Second); admitted() == 0 && time.Now().Before(late); {
+			if _, err := conn.Write(knocks[0]); err != nil {
+				return nil, err
+			}
+			time.Sleep(5 * time.Millisecond)
 		}
 		mu.Lock()
 		defer mu.Unlock()

@@ -109,7 +109,7 @@ func (h hosts) flow() (f *flow, err error) {
 		return f, err
 	}
 	for _, conn := range []*net.UDPConn{f.server, f.client} {
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 	}
 	b := make([]byte, 64)
 	if _, err := f.client.Write(b); err != nil {

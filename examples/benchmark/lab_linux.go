@@ -143,7 +143,7 @@ func (l *lab) file(name, text string) (string, error) {
 
 // await waits until a log says something.
 func (l *lab) await(log, what string) error {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		text, err := os.ReadFile(log)
 		if err != nil || bytes.Contains(text, []byte(what)) {
 			return err

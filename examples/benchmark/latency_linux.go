@@ -175,7 +175,7 @@ func (a *arena) once(ctx context.Context, way knocking) (total, rest time.Durati
 // probes is how often a connection is tried, and for how long at most.
 const (
 	probes  = 200 * time.Microsecond
-	patient = 10 * time.Second
+	patient = 30 * time.Second
 )
 
 // untilOpen knocks and tries to connect all the time, each time anew: TCP itself

@@ -9,7 +9,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -245,7 +247,7 @@ func serving(l *lab, m middle, args ...string) (middle, error) {
 
 // awaitPort waits until something listens.
 func (l *lab) awaitPort(port int, log string) error {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			return conn.Close()
@@ -256,10 +258,23 @@ func (l *lab) awaitPort(port int, log string) error {
 	}
 }
 
+// claims keep the ports of freePort until the process ends.
+var claims []net.Listener
+
+// freePort finds a port that nobody listens on, below those that the kernel gives to
+// connections. Tests that run at the same time leave it alone, and it theirs: see
+// program.FreePort.
 func freePort() (int, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	for range 1000 {
+		port := 10_000 + rand.IntN(22_000)
+		claim, err := net.Listen("unix", fmt.Sprintf("@caddy-knock-test-port-%d", port))
+		if err != nil {
+			continue
+		}
+		claims = append(claims, claim)
+		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
+			return port, ln.Close()
+		}
 	}
-	return ln.Addr().(*net.TCPAddr).Port, ln.Close()
+	return 0, errors.New("no port is free")
 }

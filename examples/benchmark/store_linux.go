@@ -47,9 +47,9 @@ func store(ctx context.Context, o options, r *report) error {
 			if err := l.awaitPort(port, p.log); err != nil {
 				return err
 			}
-			s.options = fmt.Sprintf("store redis 127.0.0.1:%d", port)
+			s.options = fmt.Sprintf("store redis 127.0.0.1:%d {\n\t\t\ttimeout 10s\n\t\t}", port)
 		}
-		m, err := throughRelay(l, o.caddy, upstream, s.options+"\n\t\ttime_window 2s")
+		m, err := throughRelay(l, o.caddy, upstream, s.options+"\n\t\ttime_window 5s")
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
@@ -66,7 +66,7 @@ func store(ctx context.Context, o options, r *report) error {
 // awaitAdmission waits until somebody is admitted: with a new Redis, that is twice
 // the time window after its start, in which it can't know what was spent before.
 func (m *middle) awaitAdmission(ctx context.Context) error {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		err := m.exchange(ctx, nil)
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			return err
