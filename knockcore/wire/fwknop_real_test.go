@@ -169,10 +169,10 @@ func TestRealFwknopSends(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	keys, args := client.newKeys(t, "")
 	_, port, _ := strings.Cut(conn.LocalAddr().String(), ":")
 	client.run(t, append(args, "-A", "tcp/22", "-s", "-U", "alice", "-D", "127.0.0.1", "-p", port)...)
+	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second)) // the client took its time before
 	b := make([]byte, 2048)
 	n, _, err := conn.ReadFrom(b)
 	if err != nil {
