@@ -168,7 +168,7 @@ func (a *adminTest) follow(ctx context.Context, query, last string) (*sse, error
 	if last != "" {
 		req.Header.Set("Last-Event-ID", last)
 	}
-	resp, err := new(http.Transport).RoundTrip(req)
+	resp, err := program.Persistent(new(http.Transport)).RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}

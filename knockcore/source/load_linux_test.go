@@ -131,7 +131,7 @@ func knockAndConnect(cred *knockcore.Credential, udp net.Conn, tcp int, server n
 func TestReloadsForReal(t *testing.T) {
 	s := newSite(t, methodsBlock, gated)
 	files := []string{
-		s.write("a.caddyfile", config(methodsBlock+" {\nqueue 512\n}", gated)),
+		s.write("a.caddyfile", config(methodsBlock+" {\nqueue 3000\n}", gated)),
 		s.write("b.caddyfile", config(methodsBlock+" {\nworkers 2\n}", gated)),
 		s.write("c.caddyfile", config(methodsBlock+" :62299", gated)),
 	}

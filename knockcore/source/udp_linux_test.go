@@ -5,6 +5,7 @@ package source
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	testprogram "github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 )
 
 // TestAddressChanges: a configuration that listens more narrowly or more widely
@@ -23,7 +26,7 @@ func TestAddressChanges(t *testing.T) {
 		"wider":    {"127.0.0.1", "0.0.0.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := listen(t, c.before+":0")
+			before := listen(t, fmt.Sprint(c.before, ":", testprogram.FreePort(t))) // free at all addresses
 			address := netip.AddrPortFrom(netip.MustParseAddr(c.after), before.Local().Port()).String()
 			if u, err := ListenUDP(netip.MustParseAddrPort(address)); err == nil {
 				_ = u.Close()
@@ -54,7 +57,7 @@ func TestAddressChanges(t *testing.T) {
 // TestAddressChangesUnderLoad: while a socket makes way for another one, no packet
 // is lost.
 func TestAddressChangesUnderLoad(t *testing.T) {
-	socket := listen(t, "0.0.0.0:0")
+	socket := listen(t, fmt.Sprint("0.0.0.0:", testprogram.FreePort(t))) // also while it is that of one address only
 	to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), socket.Local().Port())
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
 	if err != nil {
@@ -110,7 +113,7 @@ func TestAddressChangesUnderLoad(t *testing.T) {
 
 // TestPortIsNotShared: sockets let nobody else bind their address once they stand.
 func TestPortIsNotShared(t *testing.T) {
-	before := listen(t, "0.0.0.0:0")
+	before := listen(t, fmt.Sprint("0.0.0.0:", testprogram.FreePort(t)))
 	after := listen(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), before.Local().Port()).String(), before)
 	for _, u := range []*UDP{before, after} {
 		c, err := u.conn.SyscallConn()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	testprogram "github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 )
 
 // serve runs a socket into a channel; end ends it and returns what came last.
@@ -118,8 +119,9 @@ func TestUDPDelivers(t *testing.T) {
 // TestFamiliesSideBySide: 0.0.0.0 and :: are two sockets, neither takes the
 // other's packets.
 func TestFamiliesSideBySide(t *testing.T) {
-	four := listen(t, "0.0.0.0:0")
-	six := listen(t, netip.AddrPortFrom(netip.IPv6Unspecified(), four.Local().Port()).String())
+	port := uint16(testprogram.FreePort(t)) // of both
+	four := listen(t, netip.AddrPortFrom(netip.IPv4Unspecified(), port).String())
+	six := listen(t, netip.AddrPortFrom(netip.IPv6Unspecified(), port).String())
 	fours, _ := serve(t, four, 10)
 	sixes, _ := serve(t, six, 10)
 	send(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), four.Local().Port()), []byte("4"))
