@@ -74,7 +74,11 @@ http://:8080 {
 	}
 	open := func(from *netlab.NS, source, target string, want netlab.State) {
 		t.Helper()
-		if got, err := from.ProbeFrom("tcp", source, target, netlab.ProbeTimeout); err != nil || got != want {
+		timeout := netlab.ProbeTimeout
+		if want != netlab.Filtered {
+			timeout = enough
+		}
+		if got, err := from.ProbeFrom("tcp", source, target, timeout); err != nil || got != want {
 			t.Errorf("from %s, %s is %s instead of %s (%v)", source, target, got, want, err)
 		}
 	}

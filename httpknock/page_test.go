@@ -5,9 +5,11 @@ package httpknock_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -238,6 +240,22 @@ func TestInvitations(t *testing.T) {
 	}
 }
 
+// awaitCertificates waits until Caddy has the certificates of its sites, which it makes
+// after it listens.
+func awaitCertificates(t *testing.T, caddy *program.Process, address string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		caddy.Await(t, "the certificate of "+name, func() bool {
+			dialer := &net.Dialer{Timeout: enough}
+			conn, err := tls.DialWithDialer(dialer, "tcp", address, &tls.Config{ServerName: name, InsecureSkipVerify: true}) // the test's own CA
+			if err == nil {
+				_ = conn.Close()
+			}
+			return err == nil
+		})
+	}
+}
+
 // TestJoin: caddy-knock joins at a real Caddy, knocks with its own key, also after
 // the server was killed, and is out when it is revoked.
 func TestJoin(t *testing.T) {
@@ -264,6 +282,7 @@ https://localhost:%d {
 `, admin, port)
 	listen := fmt.Sprintf("127.0.0.1:%d", port)
 	caddy := program.StartCaddy(t, dir, text, listen)
+	awaitCertificates(t, caddy, listen, "localhost")
 	invite := program.Run(t, program.Caddy(t), "knock", "invite", "laptop", "--no-qr", "--address", admin)
 	link, _, _ := strings.Cut(invite, "\n")
 	c := newClient(t)
@@ -287,7 +306,7 @@ https://localhost:%d {
 		t.Errorf("knock: %s", out)
 	}
 	caddy.Kill()
-	program.StartCaddy(t, dir, text, listen)
+	awaitCertificates(t, program.StartCaddy(t, dir, text, listen), listen, "localhost")
 	if out := run(0, "http", "knock", "localhost"); !strings.Contains(out, "127.0.0.1 is in") {
 		t.Errorf("knock after a restart: %s", out)
 	}
