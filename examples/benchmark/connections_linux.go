@@ -56,7 +56,7 @@ func connections(ctx context.Context, o options, r *report) error {
 	newPerSecond := func(m middle) func(context.Context) ([]float64, error) {
 		return func(ctx context.Context) ([]float64, error) { return m.connectMany(ctx, n) }
 	}
-	return r.compare(ctx, o.rounds, fmt.Sprintf("new, %d at a time", dialers), []quantity{
+	return r.compare(ctx, 2*o.rounds, fmt.Sprintf("new, %d at a time", dialers), []quantity{
 		{unit: "/s"}, {name: "p99 to the first byte", unit: "ms", less: true}, {name: "processor time in the middle", unit: "µs each", less: true},
 	},
 		subject{"frame v2, knock_relay", nil, newPerSecond(knocked)},

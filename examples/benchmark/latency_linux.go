@@ -68,7 +68,7 @@ func latency(ctx context.Context, o options, r *report) error {
 			}})
 		}
 	}
-	rounds := 4 * o.rounds
+	rounds := 8 * o.rounds
 	err := r.compare(ctx, rounds, "packets sent to connection", []quantity{{unit: "ms", less: true}}, packets...)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 // came through it.
 func start(ctx context.Context, o options, r *report) error {
 	clients := o.some(10_000)
-	if err := r.compare(ctx, o.rounds, "caddy, from its start to its first connection", []quantity{{unit: "ms", less: true}},
+	if err := r.compare(ctx, 3*o.rounds, "caddy, from its start to its first connection", []quantity{{unit: "ms", less: true}},
 		subject{fmt.Sprintf("%s clients in a clients_file, JSON", figure(float64(clients))), nil, o.starting(clients, clientsFile)},
 		subject{"plain Caddy with caddy-l4 proxy, JSON", map[int]float64{0: 1.2}, o.starting(0, plain)},
 		subject{"the same clients in the Caddyfile", nil, o.starting(clients, caddyfile)},
