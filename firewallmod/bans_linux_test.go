@@ -84,7 +84,7 @@ func (g *gate) offend() {
 
 func (g *gate) wantSite(from *netlab.NS, to string, want netlab.State, when string) {
 	g.Helper()
-	if got := from.Expect("tcp", to, want); got != want {
+	if got := from.ProbeFor("tcp", to, want); got != want {
 		g.Errorf("%s: the site is %s, want %s", when, got, want)
 	}
 }
@@ -233,10 +233,10 @@ func TestReloadGivesFirewall(t *testing.T) {
 	if err := g.reload(g.text); err != nil {
 		t.Fatal(err)
 	}
-	if got := g.alice.Expect("tcp", "192.0.2.1:2222", netlab.Open); got != netlab.Open {
+	if got := g.alice.ProbeFor("tcp", "192.0.2.1:2222", netlab.Open); got != netlab.Open {
 		t.Errorf("alice, who holds a grant: %s", got)
 	}
-	if got := g.stranger.Expect("tcp", "198.51.100.1:2222", netlab.Filtered); got != netlab.Filtered {
+	if got := g.stranger.ProbeFor("tcp", "198.51.100.1:2222", netlab.Filtered); got != netlab.Filtered {
 		t.Errorf("a stranger: %s", got)
 	}
 }

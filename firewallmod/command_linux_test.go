@@ -59,7 +59,7 @@ func TestPrint(t *testing.T) {
 	g.start()
 	g.shut("Caddy runs")
 	g.grant("192.0.2.2", "10m")
-	if got := g.alice.Expect("tcp", "192.0.2.1:2222", netlab.Open); got != netlab.Open {
+	if got := g.alice.ProbeFor("tcp", "192.0.2.1:2222", netlab.Open); got != netlab.Open {
 		t.Errorf("after the grant: %s", got)
 	}
 	g.host.RunInput(text, "nft", "-f", "-") // somebody starts the boot unit again
@@ -88,7 +88,7 @@ func TestRemove(t *testing.T) {
 	if out, err := remove("--config", g.file); err != nil || !strings.Contains(out, "the services are open") {
 		t.Errorf("after Caddy: %v %s", err, out)
 	}
-	if got := g.stranger.Expect("tcp", "198.51.100.1:2222", netlab.Open); got != netlab.Open {
+	if got := g.stranger.ProbeFor("tcp", "198.51.100.1:2222", netlab.Open); got != netlab.Open {
 		t.Errorf("after removing: %s", got)
 	}
 	_ = os.Remove(g.file)
@@ -142,7 +142,7 @@ func (g *gate) ended(p *trial, code int, says string) {
 func (g *gate) open(when string) {
 	g.Helper()
 	for _, to := range []string{"192.0.2.1:2222", "[2001:db8:1::1]:2222"} {
-		if got := g.alice.Expect("tcp", to, netlab.Open); got != netlab.Open {
+		if got := g.alice.ProbeFor("tcp", to, netlab.Open); got != netlab.Open {
 			g.Errorf("%s: %s is %s", when, to, got)
 		}
 	}
@@ -182,7 +182,7 @@ func TestTrial(t *testing.T) {
 	p = g.trial("10m")
 	_, _ = io.WriteString(p.in, "what?\nkeep\n")
 	g.ended(p, 0, "Kept.")
-	if got := g.alice.Expect("tcp", "192.0.2.1:2222", netlab.Open); got != netlab.Open {
+	if got := g.alice.ProbeFor("tcp", "192.0.2.1:2222", netlab.Open); got != netlab.Open {
 		t.Errorf("after the confirmation alice, who still holds a grant, meets %s", got)
 	}
 	if status, body := g.call(http.MethodDelete, "/knock/grants?id="+id, ""); status != http.StatusOK {

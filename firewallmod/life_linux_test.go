@@ -133,7 +133,7 @@ func TestKillCaddy(t *testing.T) {
 			}
 		}
 		g.start()
-		if got := g.alice.Expect("tcp", "192.0.2.1:2222", netlab.Open); got != netlab.Open {
+		if got := g.alice.ProbeFor("tcp", "192.0.2.1:2222", netlab.Open); got != netlab.Open {
 			t.Fatalf("round %d: the grant that lives is %s", round, got)
 		}
 	}

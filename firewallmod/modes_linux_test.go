@@ -144,7 +144,7 @@ func TestPrintOthers(t *testing.T) {
 				g.host.Run(append(env, "firewall-cmd", "--reload")...)
 			}
 		}
-		if state := g.alice.Expect("tcp", "192.0.2.1:2222", netlab.Open); state != netlab.Open {
+		if state := g.alice.ProbeFor("tcp", "192.0.2.1:2222", netlab.Open); state != netlab.Open {
 			g.Fatalf("%s before anything", state)
 		}
 		load()
@@ -154,7 +154,7 @@ func TestPrintOthers(t *testing.T) {
 		g.start()
 		g.shut("Caddy runs")
 		g.grant("192.0.2.2", "10m")
-		if got := g.alice.Expect("tcp", "192.0.2.1:2222", netlab.Open); got != netlab.Open {
+		if got := g.alice.ProbeFor("tcp", "192.0.2.1:2222", netlab.Open); got != netlab.Open {
 			g.Errorf("after the grant: %s", got)
 		}
 		load()
@@ -166,7 +166,7 @@ func TestPrintOthers(t *testing.T) {
 			g.Fatal(status, body)
 		}
 		<-g.caddy.Ended
-		if state := g.stranger.Expect("tcp", "198.51.100.1:2222", netlab.Open); state != netlab.Open {
+		if state := g.stranger.ProbeFor("tcp", "198.51.100.1:2222", netlab.Open); state != netlab.Open {
 			g.Errorf("Caddy did not take the rules over: the port is %s after on_exit remove", state)
 		}
 	})

@@ -108,7 +108,7 @@ func testOtherFirewall(g *gate, flush []string) {
 	}
 	for _, host := range []string{"192.0.2.1", "[2001:db8:1::1]"} {
 		g.alice.Run(program.Client(g.T), "send", "--method", "udp", "--secret-file", secret, "--knock-port", "62201", "alice@"+host+":2222")
-		if state := g.alice.Expect("tcp", host+":2222", netlab.Open); state != netlab.Open {
+		if state := g.alice.ProbeFor("tcp", host+":2222", netlab.Open); state != netlab.Open {
 			g.lab.Eventually(20*time.Second, "the knock to open "+host, func() bool { return g.alice.Probe("tcp", host+":2222") == netlab.Open })
 		}
 	}
@@ -121,12 +121,12 @@ func testOtherFirewall(g *gate, flush []string) {
 		g.Helper()
 		for _, network := range []string{"tcp", "udp"} {
 			for _, to := range []string{"192.0.2.1:2222", "[2001:db8:1::1]:2222"} {
-				if state := g.alice.Expect(network, to, netlab.Open); state != netlab.Open {
+				if state := g.alice.ProbeFor(network, to, netlab.Open); state != netlab.Open {
 					g.Errorf("%s: %s %s is %s for alice", when, network, to, state)
 				}
 			}
 			for _, to := range []string{"198.51.100.1:2222", "[2001:db8:2::1]:2222"} {
-				if state := g.stranger.Expect(network, to, netlab.Filtered); state == netlab.Open {
+				if state := g.stranger.ProbeFor(network, to, netlab.Filtered); state == netlab.Open {
 					g.Errorf("%s: %s %s is open for the stranger", when, network, to)
 				}
 			}
@@ -161,7 +161,7 @@ func testOtherFirewall(g *gate, flush []string) {
 		g.Fatal(status, body)
 	}
 	<-g.caddy.Ended
-	if state := g.stranger.Expect("tcp", "198.51.100.1:2222", netlab.Open); state != netlab.Open {
+	if state := g.stranger.ProbeFor("tcp", "198.51.100.1:2222", netlab.Open); state != netlab.Open {
 		g.Errorf("after on_exit remove the port is %s", state)
 	}
 }

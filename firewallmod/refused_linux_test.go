@@ -135,7 +135,7 @@ func TestHooksAndVerdicts(t *testing.T) {
 	if !warned() {
 		t.Error("no warning")
 	}
-	if got := g.stranger.Expect("tcp", "198.51.100.1:8080", netlab.Open); got != netlab.Open {
+	if got := g.stranger.ProbeFor("tcp", "198.51.100.1:8080", netlab.Open); got != netlab.Open {
 		t.Errorf("with hook input the published port is %s", got)
 	}
 	scan := func(want ...string) {

@@ -183,7 +183,7 @@ func TestClients(t *testing.T) {
 					knock(to, open)
 					granted++
 					s.awaitLog(`"msg":"granted"`, granted)
-					if state := s.alice.Expect("tcp", target, netlab.Open); state != netlab.Open {
+					if state := s.alice.ProbeFor("tcp", target, netlab.Open); state != netlab.Open {
 						t.Errorf("%s at %s: %s after the knock", name, to, state)
 					}
 					knock(to, closes)

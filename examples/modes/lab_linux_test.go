@@ -228,7 +228,7 @@ func (s *site) scan(ports string, want ...string) {
 
 func (s *site) want(from *netlab.NS, network, address string, want netlab.State, when string) {
 	s.Helper()
-	if got := from.Expect(network, address, want); got != want {
+	if got := from.ProbeFor(network, address, want); got != want {
 		s.Errorf("%s: %s %s is %s from %s, want %s", when, network, address, got, from.Name, want)
 	}
 }

@@ -191,7 +191,7 @@ func TestHardenedUnitIsEnough(t *testing.T) {
 	}
 	knock("send", "192.0.2.1", "22")
 	caddy.Await(t, "a grant by a datagram", granted(1))
-	if got := alice.Expect("tcp", "192.0.2.1:22", netlab.Open); got != netlab.Open {
+	if got := alice.ProbeFor("tcp", "192.0.2.1:22", netlab.Open); got != netlab.Open {
 		t.Errorf("port 22 is %s", got)
 	}
 	knock("send", "192.0.2.1", "23")

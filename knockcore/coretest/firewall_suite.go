@@ -151,7 +151,7 @@ func (l *fwLab) want(from *netlab.NS, port string, open bool, when string) {
 	var wg sync.WaitGroup
 	for network, address := range fwProbes(port) {
 		wg.Go(func() {
-			if got := from.Expect(network[:3], address, expected); (got == netlab.Open) != open {
+			if got := from.ProbeFor(network[:3], address, expected); (got == netlab.Open) != open {
 				l.Errorf("%s: port %s is %s by %s for %s", when, port, got, network, from.Name)
 			}
 		})
@@ -357,7 +357,7 @@ func testBadInput(l *fwLab) {
 	}
 	mapped := fwWindow("::ffff:"+fwKnocker4+"/128", "ssh", time.Hour)
 	l.open(mapped)
-	if state := l.knocker.Expect("tcp", net.JoinHostPort(fwHost4, "22"), netlab.Open); state != netlab.Open {
+	if state := l.knocker.ProbeFor("tcp", net.JoinHostPort(fwHost4, "22"), netlab.Open); state != netlab.Open {
 		l.Errorf("a window for an IPv4-mapped address: port is %s", state)
 	}
 }

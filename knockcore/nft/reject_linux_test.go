@@ -111,7 +111,7 @@ func TestRejectedLooksClosed(t *testing.T) {
 		for _, ip := range []string{host4, host6} {
 			probe := func(port string) []byte {
 				t.Helper()
-				if got := w.knocker.Expect(network, net.JoinHostPort(ip, port), netlab.Closed); got != netlab.Closed {
+				if got := w.knocker.ProbeFor(network, net.JoinHostPort(ip, port), netlab.Closed); got != netlab.Closed {
 					t.Errorf("%s port %s of %s is %s", network, port, ip, got)
 				}
 				return l.refusal(network, netip.MustParseAddrPort(net.JoinHostPort(ip, port)))

@@ -16,7 +16,7 @@ import (
 
 func (w *town) want(t *testing.T, from *netlab.NS, network, ip, port string, want netlab.State, when string) {
 	t.Helper()
-	if got := from.Expect(network, net.JoinHostPort(ip, port), want); got != want {
+	if got := from.ProbeFor(network, net.JoinHostPort(ip, port), want); got != want {
 		t.Errorf("%s: %s port %s of %s is %s from %s, want %s", when, network, port, ip, got, from.Name, want)
 	}
 }

@@ -92,7 +92,7 @@ var places = [][2]string{{"tcp", "192.0.2.1:22"}, {"tcp", "[2001:db8::1]:22"}, {
 func (w *town) want(state netlab.State, when string) {
 	w.Helper()
 	for _, p := range places {
-		if got := w.guest.Expect(p[0], p[1], state); got != state {
+		if got := w.guest.ProbeFor(p[0], p[1], state); got != state {
 			w.Errorf("%s: %s %s is %s, want %s", when, p[0], p[1], got, state)
 		}
 	}
@@ -217,7 +217,7 @@ func TestZone(t *testing.T) {
 	// A zone that gets the guest's traffic by its source.
 	e := w.engine(Config{Zone: "work", Reject: true, Priority: -5, Sources: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}})
 	w.must(e.Setup(t.Context(), ssh()))
-	if got := w.guest.Expect("tcp", "192.0.2.1:22", netlab.Closed); got == netlab.Open || got == netlab.Filtered {
+	if got := w.guest.ProbeFor("tcp", "192.0.2.1:22", netlab.Closed); got == netlab.Open || got == netlab.Filtered {
 		t.Errorf("with default_action reject the port is %s", got)
 	}
 	w.must(e.Open(t.Context(), windows(time.Hour)...))

@@ -90,7 +90,7 @@ func TestOperatorsSets(t *testing.T) {
 	want := func(state netlab.State, when string) {
 		t.Helper()
 		for _, address := range []string{"192.0.2.1:22", "[2001:db8::1]:22"} {
-			if got := guest.Expect("tcp", address, state); got != state {
+			if got := guest.ProbeFor("tcp", address, state); got != state {
 				t.Errorf("%s: %s is %s, want %s", when, address, got, state)
 			}
 		}

@@ -63,7 +63,7 @@ func (w *town) want(t *testing.T, state netlab.State, when string) {
 	t.Helper()
 	for _, network := range []string{"tcp", "udp"} {
 		for _, address := range []string{"192.0.2.1:22", "[2001:db8::1]:22"} {
-			if got := w.guest.Expect(network, address, state); got != state {
+			if got := w.guest.ProbeFor(network, address, state); got != state {
 				t.Errorf("%s: %s %s is %s, want %s", when, network, address, got, state)
 			}
 		}
@@ -171,7 +171,7 @@ func TestPrerouting(t *testing.T) {
 		published.Ports = append(published.Ports, knockcore.PortRange{Protocol: knockcore.TCP, Low: 8080, High: 8080})
 		want := func(state netlab.State, when string) {
 			t.Helper()
-			if got := w.guest.Expect("tcp", "192.0.2.1:8080", state); got != state {
+			if got := w.guest.ProbeFor("tcp", "192.0.2.1:8080", state); got != state {
 				t.Errorf("%s %s: the published port is %s, want %s", variant, when, got, state)
 			}
 		}

@@ -28,7 +28,7 @@ func TestProbeStates(t *testing.T) {
 	for _, network := range []string{"tcp", "udp"} {
 		for _, ip := range []string{"192.0.2.1", "2001:db8::1"} {
 			for port, want := range map[string]State{"22": Open, "23": Filtered, "24": Closed} {
-				if got := guest.Expect(network, net.JoinHostPort(ip, port), want); got != want {
+				if got := guest.ProbeFor(network, net.JoinHostPort(ip, port), want); got != want {
 					t.Errorf("%s %s port %s is %s, want %s", network, ip, port, got, want)
 				}
 			}

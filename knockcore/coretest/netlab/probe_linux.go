@@ -131,9 +131,18 @@ func (n *NS) Probe(network, address string) State {
 	return state
 }
 
-// Expect is Probe with patience: where something should come back it waits longer,
+// Expect fails the test if the port is in another state, with the patience of
+// [NS.ProbeFor].
+func (n *NS) Expect(network, address string, want State) {
+	n.t.Helper()
+	if state := n.ProbeFor(network, address, want); state != want {
+		n.t.Errorf("%s: %s %s is %s, want %s", n.Name, network, address, state, want)
+	}
+}
+
+// ProbeFor is Probe with patience: where something should come back it waits longer,
 // so that a busy machine does not make an open port look filtered.
-func (n *NS) Expect(network, address string, want State) State {
+func (n *NS) ProbeFor(network, address string, want State) State {
 	timeout := ProbeTimeout
 	if want != Filtered {
 		timeout = patience
