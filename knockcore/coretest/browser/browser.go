@@ -76,8 +76,9 @@ func script(t testing.TB, args []string) string {
 
 // Tab is a tab with cookies and storage of its own.
 type Tab struct {
-	t   testing.TB
-	ctx context.Context
+	t         testing.TB
+	ctx       context.Context
+	noScripts bool
 
 	mu       sync.Mutex
 	problems []string
@@ -195,10 +196,22 @@ func (tab *Tab) Go(url string) {
 	tab.Do(chromedp.Navigate(url))
 }
 
-// Click clicks on what the CSS selector finds.
+// Click clicks on what the CSS selector finds. The pointer goes where it is; if what
+// comes late has moved it by then, it is clicked again.
 func (tab *Tab) Click(selector string) {
 	tab.t.Helper()
-	tab.Do(chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
+	for range 3 {
+		Eval[bool](tab, fmt.Sprintf("window.missed = true, document.addEventListener('click', (e) => { if (e.target.closest(%q)) window.missed = false }, true), true", selector))
+		tab.Do(chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
+		ctx, cancel := context.WithTimeout(tab.ctx, timeout)
+		missed, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("window.missed === true"))
+		cancel()
+		// An error: it leads to another page. Without scripts nothing moves, nor tells.
+		if err != nil || !missed || tab.noScripts {
+			return
+		}
+	}
+	tab.t.Fatalf("%s moves away from the pointer", selector)
 }
 
 // Submit clicks what leads to another page, and waits for that.
@@ -285,6 +298,7 @@ func (tab *Tab) Resize(width, height int64) {
 // Script says whether scripts may run in what is opened next.
 func (tab *Tab) Script(may bool) {
 	tab.t.Helper()
+	tab.noScripts = !may
 	call(tab, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !may})
 }
 
