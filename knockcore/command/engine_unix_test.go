@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddy-knock/caddy-knock/knockcore"
+	"github.com/caddy-knock/caddy-knock/knockcore/coretest/program"
 )
 
 // rig is an engine whose commands write what they do into a file.
@@ -117,16 +118,15 @@ func TestFailingCommands(t *testing.T) {
 	if err := r.Open(t.Context(), w); err != nil {
 		t.Fatal(err)
 	}
-	for r.Trouble(w) == nil {
-		time.Sleep(time.Millisecond)
-	}
+	program.Await(t, "the trouble", func() bool { return r.Trouble(w) != nil })
 	if err := r.Close(t.Context(), w); err != nil {
 		t.Fatal(err)
 	}
 	r.await("open 192.0.2.7, close 192.0.2.7")
-	for list, _ := r.List(t.Context()); len(list) > 0; list, _ = r.List(t.Context()) { // it is done with closeRetries
-		time.Sleep(time.Millisecond)
-	}
+	program.Await(t, "the end of it", func() bool { // then it is done with closeRetries
+		list, err := r.List(t.Context())
+		return err == nil && len(list) == 0
+	})
 
 	// A close that fails is tried again.
 	closeRetries = []time.Duration{time.Millisecond, time.Millisecond}
