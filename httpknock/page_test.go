@@ -240,6 +240,86 @@ func TestInvitations(t *testing.T) {
 	}
 }
 
+// TestDeviceOfClientsFile: a device of a client in a clients file knocks also after the
+// file was read again, but not once it was removed, nor without its client.
+func TestDeviceOfClientsFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "clients.json")
+	write := func(ids ...string) {
+		t.Helper()
+		clients := make([]map[string]any, 0, len(ids))
+		for _, id := range ids {
+			clients = append(clients, map[string]any{"id": id, "services": []string{"web"}})
+		}
+		b, _ := json.Marshal(map[string]any{"clients": clients})
+		if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("family")
+	address := secureSite(t, "clients_file "+path+"\n\t\tdevices_file "+path+".devices")
+	app := apptest.App(t)
+	join := func() string {
+		t.Helper()
+		token, _, err := app.Invite("family", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, key, err := app.Redeem(t.Context(), string(token.Bytes()), "phone")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(key.Bytes())
+	}
+	knock := func(key string) int {
+		t.Helper()
+		req, _ := http.NewRequest("POST", "http://"+address+"/knock", nil)
+		req.Header.Set("X-Api-Key", key)
+		req.Header.Set("X-Forwarded-For", "203.0.113.5")
+		resp, err := from(t, "127.0.0.1").Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	key := join()
+	if status := knock(key); status != 200 {
+		t.Fatalf("the device gets %d", status)
+	}
+	read := func(id string) {
+		t.Helper()
+		program.Await(t, id, func() bool { return app.Running().Keyring().Client(id) != nil })
+	}
+	write("family", "second")
+	read("second")
+	if status := knock(key); status != 200 {
+		t.Errorf("after the file was read again the device gets %d", status)
+	}
+	if removed, err := app.RemoveDevices(t.Context(), func(device.Device) bool { return true }); err != nil || len(removed) != 1 {
+		t.Fatalf("removed %v, %v", removed, err)
+	}
+	if status := knock(key); status != 401 {
+		t.Errorf("the removed device gets %d", status)
+	}
+	if n := len(app.Running().State().Grants(nil)); n > 0 {
+		t.Errorf("%d grants of it stand", n)
+	}
+	write("family", "third")
+	read("third")
+	if status := knock(key); status != 401 {
+		t.Errorf("after the next reading the removed device gets %d", status)
+	}
+	another := join()
+	write("fourth")
+	read("fourth")
+	if status := knock(another); status != 401 {
+		t.Errorf("the device of a client that is gone gets %d", status)
+	}
+}
+
 // awaitCertificates waits until Caddy has the certificates of its sites, which it makes
 // after it listens.
 func awaitCertificates(t *testing.T, caddy *program.Process, address string, names ...string) {
