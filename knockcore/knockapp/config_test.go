@@ -50,6 +50,8 @@ func TestConfigErrors(t *testing.T) {
 		"readable file":        {"client a {\n secret {file." + readable + "}\n}", "Caddyfile:4: chmod 600"},
 		"file, no braces":      {"client a {\n secret file./etc/caddy/knock/alice.key\n}", "Caddyfile:5: with braces"},
 		"variable, no braces":  {"client a {\n secret env.KNOCK_TEST_SHORT_ONE\n}", "Caddyfile:5: with braces"},
+		"file, not closed":     {"client a {\n secret {file./etc/caddy/knock/alice.key\n}", "Caddyfile:4: is not closed"},
+		"variable, not closed": {"client a {\n api_key {env.KNOCK_TEST_SHORT_ONE\n}", "Caddyfile:4: is not closed"},
 		"a path":               {"client a {\n secret " + filepath.ToSlash(short) + "\n}", "Caddyfile:5: with braces"},
 		"api key, no braces":   {"client a {\n api_key file./etc/caddy/knock/phone.key\n}", "Caddyfile:4: with braces"},
 		"line pasted":          {"client a {\n secret {file." + pasted + "}\n}", "Caddyfile:4: put base64:… alone"},

@@ -81,6 +81,11 @@ func checkPlaceholders(text string, insecureFiles bool) error {
 		}
 		name, after, found := strings.Cut(after, "}")
 		if !found {
+			for _, kind := range []string{"file", "env"} {
+				if strings.HasPrefix(name, kind+".") || strings.HasPrefix(name, kind+":") {
+					return fmt.Errorf("the placeholder {%s.… is not closed and would be the secret itself; write } behind it", kind)
+				}
+			}
 			return nil
 		}
 		rest = after
